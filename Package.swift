@@ -1,0 +1,64 @@
+// swift-tools-version: 6.2
+// The map of the house: a target imports only what is listed here, and imports point downwards only.
+// docs/ARCHITECTURE.md tells what lives in each room.
+import PackageDescription
+
+/// Warnings are errors in CI (HEADFIRST_STRICT=1), where the toolchain is known; elsewhere a newer compiler's
+/// new warning must not stop anybody from building.
+let strict: [SwiftSetting] =
+    Context.environment["HEADFIRST_STRICT"] == "1" ? [.treatAllWarnings(as: .error)] : []
+
+let package = Package(
+    name: "headfirst",
+    products: [.executable(name: "headfirst", targets: ["headfirst"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // The command: run, check, demo; exit codes.
+        .executableTarget(
+            name: "headfirst",
+            dependencies: [
+                "ProxyRuntime", "ProxyConfiguration", "DemoOrigin",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        // The slow origin that `headfirst demo` puts behind the proxy. Imports nothing of the house.
+        .target(name: "DemoOrigin", swiftSettings: strict),
+        // Does: workers, listeners, connections, signals, resolver, logging.
+        .target(
+            name: "ProxyRuntime",
+            dependencies: [
+                "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "EventLoop", "Bytes", "CAres",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict),
+        // Decides: routing, exchange, pool, balancing, retry, error -> status. No I/O.
+        .target(
+            name: "ProxyCore", dependencies: ["ProxyConfiguration", "HTTPSemantics", "Bytes"], swiftSettings: strict),
+        // Text -> validated, immutable model. Pure.
+        .target(name: "ProxyConfiguration", dependencies: ["HTTPSemantics"], swiftSettings: strict),
+        // Bytes <-> message events, both roles. No I/O.
+        .target(name: "HTTP1", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
+        // RFC 9110's words: fields, framing, hop-by-hop, Forwarded, Via. Pure.
+        .target(name: "HTTPSemantics", dependencies: ["Bytes"], swiftSettings: strict),
+        // Sockets, readiness, timers, wake-ups. The only I/O.
+        .target(name: "EventLoop", dependencies: ["Bytes", "CLinux"], swiftSettings: strict),
+        // Buffers, pools, slab.
+        .target(name: "Bytes", swiftSettings: strict),
+
+        // C shims: each is imported by exactly one Swift target.
+        .target(name: "CLinux"),
+        .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
+
+        .testTarget(
+            name: "ProxyConfigurationTests", dependencies: ["ProxyConfiguration", "HTTPSemantics"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],
+            swiftSettings: strict),
+        .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,153 @@
+// Buffers that a connection borrows while bytes wait in it: power-of-two classes, kept in free lists of one thread.
+// An idle connection holds none.
+
+/// A borrowed block with a window of unread bytes in it. Trivial: the pool, not the value, owns the memory.
+@frozen public struct Buffer {
+    /// The block, or nil while nothing is borrowed.
+    public var base: UnsafeMutablePointer<UInt8>?
+    /// Where the unread bytes begin.
+    public var start: UInt32
+    /// Where they end.
+    public var end: UInt32
+    /// The size of the block in bytes; 0 while nothing is borrowed.
+    public var capacity: UInt32
+
+    /// A buffer that holds nothing and borrows nothing.
+    @inlinable public init() {
+        base = nil
+        start = 0
+        end = 0
+        capacity = 0
+    }
+
+    /// The number of unread bytes.
+    @inlinable public var count: Int { Int(end &- start) }
+    /// Whether no byte waits.
+    @inlinable public var isEmpty: Bool { start == end }
+    /// The unread bytes; valid until the buffer is changed.
+    @inlinable public var bytes: UnsafeBufferPointer<UInt8> {
+        UnsafeBufferPointer(start: base.map { UnsafePointer($0 + Int(start)) }, count: count)
+    }
+}
+
+/// The pool. A handle: copying it copies the reference.
+@frozen public struct BufferPool {
+    /// The smallest block.
+    public static var bytesMin: Int { 512 }
+    /// The largest block that is kept for reuse; larger ones go back to the allocator at once.
+    public static var bytesKeptMax: Int { 256 << 10 }
+
+    @usableFromInline static var classCount: Int { 10 }
+
+    @usableFromInline struct Storage {
+        @usableFromInline var free: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+        @usableFromInline var freeBytes: Int
+        @usableFromInline var freeBytesMax: Int
+        @usableFromInline var borrowedBytes: Int
+    }
+
+    @usableFromInline let storage: UnsafeMutablePointer<Storage>
+
+    /// An empty pool.
+    /// - Parameter freeBytesMax: how much unused memory it keeps.
+    public init(freeBytesMax: Int) {
+        storage = .allocate(capacity: 1)
+        let lists = UnsafeMutablePointer<UnsafeMutableRawPointer?>.allocate(capacity: Self.classCount)
+        lists.initialize(repeating: nil, count: Self.classCount)
+        storage.initialize(to: Storage(free: lists, freeBytes: 0, freeBytesMax: freeBytesMax, borrowedBytes: 0))
+    }
+
+    /// Frees the pool and what it keeps; every block must have been given back.
+    public func destroy() {
+        for index in 0..<Self.classCount {
+            while let block = storage.pointee.free[index] {
+                storage.pointee.free[index] = block.load(as: UnsafeMutableRawPointer?.self)
+                block.deallocate()
+            }
+        }
+        storage.pointee.free.deallocate()
+        storage.deallocate()
+    }
+
+    /// Bytes that are borrowed now.
+    @inlinable public var borrowedBytes: Int { storage.pointee.borrowedBytes }
+
+    @inlinable static func classIndex(of bytes: Int) -> Int {
+        bytes <= bytesMin ? 0 : Int.bitWidth - (bytes - 1).leadingZeroBitCount - 9
+    }
+
+    @inlinable func take(_ bytes: Int) -> (base: UnsafeMutablePointer<UInt8>, capacity: UInt32) {
+        let index = Self.classIndex(of: bytes)
+        let capacity = Self.bytesMin << index
+        storage.pointee.borrowedBytes += capacity
+        if index < Self.classCount, let block = storage.pointee.free[index] {
+            storage.pointee.free[index] = block.load(as: UnsafeMutableRawPointer?.self)
+            storage.pointee.freeBytes -= capacity
+            return (block.assumingMemoryBound(to: UInt8.self), UInt32(capacity))
+        }
+        let block = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
+        return (block.assumingMemoryBound(to: UInt8.self), UInt32(capacity))
+    }
+
+    @inlinable func give(_ base: UnsafeMutablePointer<UInt8>, capacity: Int) {
+        let index = Self.classIndex(of: capacity)
+        storage.pointee.borrowedBytes -= capacity
+        let block = UnsafeMutableRawPointer(base)
+        if index < Self.classCount, storage.pointee.freeBytes + capacity <= storage.pointee.freeBytesMax {
+            block.storeBytes(of: storage.pointee.free[index], as: UnsafeMutableRawPointer?.self)
+            storage.pointee.free[index] = block
+            storage.pointee.freeBytes += capacity
+        } else {
+            block.deallocate()
+        }
+    }
+
+    /// Makes room for `bytes` more behind the unread ones: borrows, moves them to the front, or moves to a larger
+    /// block, whichever is least. The caller states the bound; the pool has none.
+    @inlinable public func reserve(_ bytes: Int, in buffer: inout Buffer) {
+        guard let base = buffer.base else {
+            let block = take(bytes)
+            buffer.base = block.base
+            buffer.capacity = block.capacity
+            buffer.start = 0
+            buffer.end = 0
+            return
+        }
+        if Int(buffer.capacity) - Int(buffer.end) >= bytes { return }
+        let count = buffer.count
+        if Int(buffer.capacity) - count >= bytes {
+            UnsafeMutableRawPointer(base).copyMemory(from: base + Int(buffer.start), byteCount: count)
+        } else {
+            let block = take(count + bytes)
+            UnsafeMutableRawPointer(block.base).copyMemory(from: base + Int(buffer.start), byteCount: count)
+            give(base, capacity: Int(buffer.capacity))
+            buffer.base = block.base
+            buffer.capacity = block.capacity
+        }
+        buffer.start = 0
+        buffer.end = UInt32(count)
+    }
+
+    /// Appends bytes, which must not lie in the buffer itself.
+    @inlinable public func append(_ bytes: UnsafeRawBufferPointer, to buffer: inout Buffer) {
+        guard let source = bytes.baseAddress, bytes.count > 0 else { return }
+        reserve(bytes.count, in: &buffer)
+        UnsafeMutableRawPointer(buffer.base.unsafelyUnwrapped + Int(buffer.end))
+            .copyMemory(from: source, byteCount: bytes.count)
+        buffer.end += UInt32(bytes.count)
+    }
+
+    /// Takes `bytes` from the front; gives the block back when none is left.
+    @inlinable public func consume(_ bytes: Int, of buffer: inout Buffer) {
+        buffer.start += UInt32(bytes)
+        if buffer.start == buffer.end { release(&buffer) }
+    }
+
+    /// Gives the block back, with whatever is in it.
+    @inlinable public func release(_ buffer: inout Buffer) {
+        if let base = buffer.base {
+            give(base, capacity: Int(buffer.capacity))
+            buffer = Buffer()
+        }
+    }
+}

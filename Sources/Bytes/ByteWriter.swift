@@ -1,0 +1,100 @@
+// Writing bytes into room that was reserved before. A writer never grows: who writes knows the bound, and a writer
+// that is full says so instead of writing past its end.
+
+/// Appends to a fixed block. Trivial; the block belongs to whoever made the writer.
+@frozen public struct ByteWriter {
+    /// The block.
+    public let base: UnsafeMutablePointer<UInt8>
+    /// Its size in bytes.
+    public let capacity: Int
+    /// The bytes written so far.
+    public var count: Int
+    /// Whether something did not fit; what was written since is not to be used.
+    public var isOverfull: Bool
+
+    /// A writer at the front of a block.
+    @inlinable public init(base: UnsafeMutablePointer<UInt8>, capacity: Int) {
+        self.base = base
+        self.capacity = capacity
+        count = 0
+        isOverfull = false
+    }
+
+    /// What was written so far.
+    @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+
+    /// Appends bytes.
+    @inlinable public mutating func append(_ bytes: UnsafePointer<UInt8>, count bytesCount: Int) {
+        guard capacity - count >= bytesCount else {
+            isOverfull = true
+            return
+        }
+        UnsafeMutableRawPointer(base + count).copyMemory(from: bytes, byteCount: bytesCount)
+        count += bytesCount
+    }
+
+    /// Appends bytes.
+    @inlinable public mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
+        if let start = bytes.baseAddress { append(start, count: bytes.count) }
+    }
+
+    /// Appends ASCII text known at compile time.
+    @inlinable public mutating func append(_ text: StaticString) {
+        append(text.utf8Start, count: text.utf8CodeUnitCount)
+    }
+
+    /// Appends one byte.
+    @inlinable public mutating func append(_ byte: UInt8) {
+        guard count < capacity else {
+            isOverfull = true
+            return
+        }
+        base[count] = byte
+        count += 1
+    }
+
+    /// Appends a number in decimal.
+    @inlinable public mutating func append(decimal value: UInt64) {
+        guard capacity - count >= 20 else {
+            isOverfull = true
+            return
+        }
+        var digits = 1
+        var power: UInt64 = 10
+        while digits < 20, value >= power {
+            digits += 1
+            let (next, overflow) = power.multipliedReportingOverflow(by: 10)
+            if overflow { break }
+            power = next
+        }
+        var rest = value
+        var position = count + digits
+        count = position
+        repeat {
+            position -= 1
+            base[position] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
+        } while rest > 0
+    }
+
+    /// Appends a number in lower-case hexadecimal, without leading zeros.
+    @inlinable public mutating func append(hexadecimal value: UInt64) {
+        guard capacity - count >= 16 else {
+            isOverfull = true
+            return
+        }
+        let digits = max(1, (64 - value.leadingZeroBitCount + 3) / 4)
+        var shift = UInt64(digits * 4)
+        for _ in 0..<digits {
+            shift -= 4
+            let digit = UInt8(truncatingIfNeeded: value >> shift) & 15
+            base[count] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") - 10 + digit
+            count += 1
+        }
+    }
+
+    /// Appends text in UTF-8. Not for the hot path.
+    @inlinable public mutating func append(text: some StringProtocol) {
+        for byte in text.utf8 { append(byte) }
+    }
+}

@@ -1,0 +1,41 @@
+// What the importer of C cannot see by itself: Linux headers outside Glibc's module, macros, variadics, GNU
+// extensions, and calls that need a cast of sockaddr. No logic.
+#ifndef HEADFIRST_CLINUX_H
+#define HEADFIRST_CLINUX_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+static inline int headfirst_errno(void) { return errno; }
+static inline uint32_t headfirst_epollet(void) { return EPOLLET; }
+static inline uint32_t headfirst_epollexclusive(void) { return EPOLLEXCLUSIVE; }
+
+int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length);
+int headfirst_bind(int socket, const struct sockaddr_storage *address, socklen_t length);
+int headfirst_connect(int socket, const struct sockaddr_storage *address, socklen_t length);
+int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length);
+int headfirst_unacknowledged(int socket, int *bytes);
+int headfirst_open(const char *path, int flags, mode_t mode);
+int headfirst_name_thread(pthread_t thread, const char *name);
+int headfirst_affinity_count(void);
+int headfirst_random(void *bytes, size_t count);
+void headfirst_ignore_sigpipe(void);
+
+#endif

@@ -1,0 +1,149 @@
+// What the process asks of the operating system at its start: signals, threads, limits, randomness.
+
+import CLinux
+
+/// Signals that the proxy answers to, read by one thread from a descriptor. All threads have them blocked.
+public struct Signals: ~Copyable {
+    private let descriptor: Int32
+
+    /// Blocks SIGTERM and SIGINT for this thread and for all that it starts later, and ignores SIGPIPE.
+    public init() throws(SystemError) {
+        headfirst_ignore_sigpipe()
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGTERM)
+        sigaddset(&set, SIGINT)
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+        descriptor = signalfd(-1, &set, Int32(SFD_CLOEXEC))
+        if descriptor < 0 { throw .last("signalfd") }
+    }
+
+    deinit { close(descriptor) }
+
+    /// What ended a wait.
+    public enum Outcome: Sendable {
+        /// SIGTERM or SIGINT came.
+        case terminate
+        /// The other descriptor became readable.
+        case woken
+        /// The time is over.
+        case timedOut
+    }
+
+    /// Waits for a signal or for a wake-up.
+    /// - Parameter timeoutMilliseconds: nil waits for ever.
+    public borrowing func wait(or wakeUp: WakeUp, timeoutMilliseconds: Int?) -> Outcome {
+        var polled = (
+            pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: wakeUp.descriptor, events: Int16(POLLIN), revents: 0)
+        )
+        while true {
+            let count = withUnsafeMutableBytes(of: &polled) {
+                poll($0.baseAddress?.assumingMemoryBound(to: pollfd.self), 2, Int32(clamping: timeoutMilliseconds ?? -1))
+            }
+            if count == 0 { return .timedOut }
+            if count < 0 { continue }
+            if polled.0.revents != 0 {
+                var information = signalfd_siginfo()
+                _ = read(descriptor, &information, MemoryLayout<signalfd_siginfo>.size)
+                return .terminate
+            }
+            return .woken
+        }
+    }
+}
+
+/// A thread of the operating system.
+public struct Thread: Sendable {
+    private let handle: pthread_t
+
+    private final class Body: Sendable {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    /// Starts a thread.
+    /// - Parameter name: what tools show; the first 15 bytes count.
+    public init(name: String, _ run: @escaping @Sendable () -> Void) throws(SystemError) {
+        var handle = pthread_t()
+        let body = Unmanaged.passRetained(Body(run))
+        let number = pthread_create(
+            &handle, nil,
+            { raw in
+                guard let raw else { return nil }
+                Unmanaged<Body>.fromOpaque(raw).takeRetainedValue().run()
+                return nil
+            }, body.toOpaque())
+        if number != 0 {
+            body.release()
+            throw SystemError("pthread_create", number: number)
+        }
+        headfirst_name_thread(handle, String(decoding: name.utf8.prefix(15), as: UTF8.self))
+        self.handle = handle
+    }
+
+    /// Waits until the thread has ended. Once.
+    public func join() {
+        pthread_join(handle, nil)
+    }
+}
+
+/// Facts about the process and its machine.
+public enum Process {
+    /// Fills `words` 64-bit words with randomness of the kernel.
+    public static func randomWords(_ words: Int) -> [UInt64] {
+        var random = [UInt64](repeating: 0, count: words)
+        let bytes = words * MemoryLayout<UInt64>.size
+        let outcome = random.withUnsafeMutableBytes { headfirst_random($0.baseAddress, bytes) }
+        precondition(outcome == 0, "getrandom failed")
+        return random
+    }
+
+    /// The name of this machine.
+    public static func nodeName() -> String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Raises the soft limit of descriptors to the hard one.
+    /// - Returns: the limit that holds now.
+    public static func raiseDescriptorLimit() -> Int {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        }
+        return Int(clamping: limit.rlim_cur)
+    }
+
+    /// The CPUs that this process may use: its affinity, or less where a cgroup's quota says so; at least 1.
+    public static func availableProcessors() -> Int {
+        var count = Int(headfirst_affinity_count())
+        // cgroup v2: "max 100000" or "150000 100000"; v1: two files. A quota of 1.5 CPUs is worth two workers.
+        if let quota = firstLine("/sys/fs/cgroup/cpu.max")?.split(separator: " ").map({ Int($0) }), quota.count == 2,
+            let allowed = quota[0], let period = quota[1], period > 0
+        {
+            count = min(count, (allowed + period - 1) / period)
+        } else if let allowed = firstLine("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").flatMap({ Int($0) }), allowed > 0,
+            let period = firstLine("/sys/fs/cgroup/cpu/cpu.cfs_period_us").flatMap({ Int($0) }), period > 0
+        {
+            count = min(count, (allowed + period - 1) / period)
+        }
+        return max(1, count)
+    }
+
+    private static func firstLine(_ path: String) -> String? {
+        let file = headfirst_open(path, O_RDONLY | O_CLOEXEC, 0)
+        guard file >= 0 else { return nil }
+        defer { close(file) }
+        var bytes = [UInt8](repeating: 0, count: 128)
+        let count = read(file, &bytes, bytes.count)
+        guard count > 0 else { return nil }
+        return bytes.prefix(count).split(separator: UInt8(ascii: "\n")).first.map {
+            String(decoding: $0, as: UTF8.self)
+        }
+    }
+}

@@ -1,0 +1,283 @@
+// The parser of heads and trailer sections (RFC 9112 sections 2 to 5, 7.1.2). It reads each byte once, throws at
+// the first thing that two parsers could read differently, and leaves ranges in the head scratch.
+
+import Bytes
+import HTTPSemantics
+
+/// Whether a head was there as a whole.
+enum HeadParseOutcome {
+    /// More bytes are needed.
+    case incomplete
+    /// The head takes this many bytes.
+    case complete(Int)
+}
+
+/// Parses over `[0, end)` of `bytes`.
+struct HTTP1HeadParser {
+    let bytes: UnsafePointer<UInt8>
+    let end: Int
+    let head: Head
+    let limits: HeadLimits
+
+    /// A parser over the bytes that are there. Bytes beyond the bound of a head are not looked at, so that what is
+    /// found never depends on how many arrived together.
+    init(bytes: UnsafePointer<UInt8>, available: Int, head: Head, limits: HeadLimits) {
+        self.bytes = bytes
+        end = min(available, limits.headBytesMax)
+        self.head = head
+        self.limits = limits
+    }
+
+    private static var cr: UInt8 { 13 }
+    private static var lf: UInt8 { 10 }
+
+    /// RFC 9112 section 3.
+    func parseRequest() throws(HeadFault) -> HeadParseOutcome {
+        head.begin(at: bytes)
+        guard let fields = try parseRequestLine() else { return try incomplete() }
+        return try parseFields(from: fields, isRequest: true)
+    }
+
+    /// RFC 9112 section 4.
+    func parseResponse() throws(HeadFault) -> HeadParseOutcome {
+        head.begin(at: bytes)
+        guard let fields = try parseStatusLine() else { return try incomplete() }
+        return try parseFields(from: fields, isRequest: false)
+    }
+
+    // MARK: Start lines
+
+    /// `method SP request-target SP HTTP-version CRLF`
+    /// - Returns: where the field section begins; nil if more bytes are needed.
+    private func parseRequestLine() throws(HeadFault) -> Int? {
+        let storage = head.storage
+        let methodEnd = head.tokenEnd(bytes, from: 0, end: end).end
+        if methodEnd == end { return nil }
+        guard bytes[methodEnd] == UInt8(ascii: " "), methodEnd > 0 else { throw .method }
+        storage.pointee.methodName = ByteRange(start: 0, count: methodEnd)
+        storage.pointee.method = method(count: methodEnd)
+
+        let targetStart = methodEnd + 1
+        let targetEnd = ByteScan.targetEnd(bytes, from: targetStart, end: end)
+        if targetEnd - targetStart > limits.targetBytesMax { throw .targetTooLong }
+        if targetEnd == end { return nil }
+        guard bytes[targetEnd] == UInt8(ascii: " "), targetEnd > targetStart else { throw .target }
+        storage.pointee.target = ByteRange(start: targetStart, count: targetEnd - targetStart)
+
+        let versionStart = targetEnd + 1
+        guard let lineEnd = try parseVersion(from: versionStart) else { return nil }
+        if end < lineEnd + 2 {
+            if end > lineEnd, bytes[lineEnd] != Self.cr { throw .startLine }
+            return nil
+        }
+        guard bytes[lineEnd] == Self.cr, bytes[lineEnd + 1] == Self.lf else { throw .startLine }
+        try splitTarget()
+        return lineEnd + 2
+    }
+
+    private func method(count: Int) -> Method {
+        func matches(_ name: StaticString) -> Bool {
+            for index in 0..<count where bytes[index] != name.utf8Start[index] { return false }
+            return true
+        }
+        switch (count, bytes[0]) {
+        case (3, UInt8(ascii: "G")): return matches("GET") ? .get : .other
+        case (3, UInt8(ascii: "P")): return matches("PUT") ? .put : .other
+        case (4, UInt8(ascii: "H")): return matches("HEAD") ? .head : .other
+        case (4, UInt8(ascii: "P")): return matches("POST") ? .post : .other
+        case (5, UInt8(ascii: "T")): return matches("TRACE") ? .trace : .other
+        case (6, UInt8(ascii: "D")): return matches("DELETE") ? .delete : .other
+        case (7, UInt8(ascii: "O")): return matches("OPTIONS") ? .options : .other
+        case (7, UInt8(ascii: "C")): return matches("CONNECT") ? .connect : .other
+        default: return .other
+        }
+    }
+
+    /// `HTTP/1.1` or `HTTP/1.0`.
+    /// - Returns: where the version ends; nil if more bytes are needed.
+    private func parseVersion(from start: Int) throws(HeadFault) -> Int? {
+        let name: StaticString = "HTTP/"
+        for offset in 0..<5 {
+            if start + offset == end { return nil }
+            if bytes[start + offset] != name.utf8Start[offset] { throw .startLine }
+        }
+        if start + 8 > end {
+            for index in (start + 5)..<end where index != start + 6 && bytes[index] &- UInt8(ascii: "0") > 9 {
+                throw .startLine
+            }
+            return nil
+        }
+        let major = bytes[start + 5] &- UInt8(ascii: "0")
+        let minor = bytes[start + 7] &- UInt8(ascii: "0")
+        guard major <= 9, minor <= 9, bytes[start + 6] == UInt8(ascii: ".") else { throw .startLine }
+        guard major == 1, minor <= 1 else { throw .version }
+        if minor == 0 { head.storage.pointee.facts.insert(.isHTTP10) }
+        return start + 8
+    }
+
+    /// `HTTP-version SP status-code SP [ reason-phrase ] CRLF`; the second space may be missing with the reason.
+    private func parseStatusLine() throws(HeadFault) -> Int? {
+        let storage = head.storage
+        guard let versionEnd = try parseVersion(from: 0) else { return nil }
+        let statusEnd = versionEnd + 4
+        for index in versionEnd..<min(statusEnd, end) {
+            let isRight =
+                index == versionEnd ? bytes[index] == UInt8(ascii: " ") : bytes[index] &- UInt8(ascii: "0") <= 9
+            if !isRight { throw .status }
+        }
+        if statusEnd >= end { return nil }
+        var status: UInt16 = 0
+        for index in (versionEnd + 1)..<statusEnd { status = status * 10 + UInt16(bytes[index] - UInt8(ascii: "0")) }
+        guard status >= 100 else { throw .status }
+        storage.pointee.status = status
+        var lineEnd = statusEnd
+        if bytes[statusEnd] == UInt8(ascii: " ") {
+            lineEnd = ByteScan.fieldValueEnd(bytes, from: statusEnd + 1, end: end)
+            storage.pointee.reason = ByteRange(start: statusEnd + 1, count: lineEnd - statusEnd - 1)
+        }
+        return try lineEndCRLF(at: lineEnd, otherwise: lineEnd == statusEnd ? .status : .startLine)
+    }
+
+    /// Where the next line begins, if this one ends in CRLF at `index`; nil if more bytes are needed.
+    @inline(__always)
+    private func lineEndCRLF(at index: Int, otherwise fault: HeadFault) throws(HeadFault) -> Int? {
+        if index == end { return nil }
+        guard bytes[index] == Self.cr else { throw bytes[index] == Self.lf ? .lineEnd : fault }
+        if index + 1 == end { return nil }
+        guard bytes[index + 1] == Self.lf else { throw .lineEnd }
+        return index + 2
+    }
+
+    // MARK: Fields
+
+    private func parseFields(from start: Int, isRequest: Bool) throws(HeadFault) -> HeadParseOutcome {
+        var lineStart = start
+        while true {
+            if lineStart == end { return try incomplete() }
+            if bytes[lineStart] == Self.cr {
+                guard let headEnd = try lineEndCRLF(at: lineStart, otherwise: .lineEnd) else { return try incomplete() }
+                head.storage.pointee.byteCount = headEnd
+                return .complete(headEnd)
+            }
+            guard let line = try parseFieldLine(from: lineStart) else { return try incomplete() }
+            if head.storage.pointee.fieldCount >= min(limits.fieldsMax, head.fieldsCapacity) { throw .tooManyFields }
+            try head.add(
+                name: line.name, value: line.value, lineEnd: line.end, field: line.field, isRequest: isRequest)
+            lineStart = line.end
+        }
+    }
+
+    /// More bytes are needed, if there may be more.
+    private func incomplete() throws(HeadFault) -> HeadParseOutcome {
+        if end >= limits.headBytesMax { throw .headTooLong }
+        return .incomplete
+    }
+
+    /// `field-name ":" OWS field-value OWS CRLF`
+    @inline(__always)
+    private func parseFieldLine(
+        from start: Int
+    ) throws(HeadFault) -> (name: ByteRange, value: ByteRange, end: Int, field: KnownField)? {
+        let name = head.tokenEnd(bytes, from: start, end: end)
+        if name.end == end { return nil }
+        guard bytes[name.end] == UInt8(ascii: ":"), name.end > start else {
+            throw fieldNameFault(at: name.end, lineStart: start)
+        }
+        var valueStart = name.end + 1
+        while valueStart < end, bytes[valueStart] == 0x20 || bytes[valueStart] == 0x09 { valueStart += 1 }
+        var valueEnd = ByteScan.fieldValueEnd(bytes, from: valueStart, end: end)
+        guard let lineEnd = try lineEndCRLF(at: valueEnd, otherwise: .fieldValue) else { return nil }
+        while valueEnd > valueStart, bytes[valueEnd - 1] == 0x20 || bytes[valueEnd - 1] == 0x09 { valueEnd -= 1 }
+        let field = try head.identify(
+            bytes + start, count: name.end - start, readable: end - start, hasUnderscore: name.hasUnderscore)
+        return (
+            ByteRange(start: start, count: name.end - start),
+            ByteRange(start: valueStart, count: valueEnd - valueStart), lineEnd, field
+        )
+    }
+
+    private func fieldNameFault(at index: Int, lineStart: Int) -> HeadFault {
+        switch bytes[index] {
+        case 0x20, 0x09: index == lineStart ? .folding : .fieldName
+        case Self.lf: .lineEnd
+        default: .fieldName
+        }
+    }
+
+    /// A trailer section with its empty line (RFC 9112 section 7.1.2).
+    func parseTrailers() throws(HeadFault) -> HeadParseOutcome {
+        head.begin(at: bytes)
+        var lineStart = 0
+        do {
+            while true {
+                if lineStart < end, bytes[lineStart] == Self.cr {
+                    guard let sectionEnd = try lineEndCRLF(at: lineStart, otherwise: .lineEnd) else {
+                        return try incomplete()
+                    }
+                    head.storage.pointee.byteCount = sectionEnd
+                    return .complete(sectionEnd)
+                }
+                guard lineStart < end, let line = try parseFieldLine(from: lineStart) else {
+                    return try incomplete()
+                }
+                if head.storage.pointee.fieldCount >= min(limits.fieldsMax, head.fieldsCapacity) {
+                    throw HeadFault.trailers
+                }
+                try head.addTrailer(name: line.name, value: line.value, lineEnd: line.end, field: line.field)
+                lineStart = line.end
+            }
+        } catch {
+            throw .trailers
+        }
+    }
+
+    // MARK: Targets
+
+    /// RFC 9112 section 3.2: origin-form, absolute-form, authority-form (CONNECT), asterisk-form (OPTIONS).
+    private func splitTarget() throws(HeadFault) {
+        let storage = head.storage
+        let target = storage.pointee.target
+        let start = Int(target.start)
+        if storage.pointee.method == .connect {
+            // With a port, and not an empty one (RFC 9110 section 9.3.6).
+            guard head.isHost(target), head.hostOnly(target).count + 1 < target.count else { throw .target }
+            storage.pointee.authority = target
+            storage.pointee.facts.insert(.absoluteForm)
+            return
+        }
+        switch bytes[start] {
+        case UInt8(ascii: "/"):
+            storage.pointee.originForm = target
+        case UInt8(ascii: "*"):
+            guard target.count == 1, storage.pointee.method == .options else { throw .target }
+            storage.pointee.originForm = target
+        default:
+            try splitAbsoluteForm(target)
+        }
+    }
+
+    private func splitAbsoluteForm(_ target: ByteRange) throws(HeadFault) {
+        let start = Int(target.start)
+        let schemes: [StaticString] = ["http://", "https://"]
+        guard
+            let scheme = schemes.first(where: {
+                target.count > $0.utf8CodeUnitCount
+                    && head.isEqual(ByteRange(start: start, count: $0.utf8CodeUnitCount), $0)
+            })
+        else { throw .target }
+        let authorityStart = start + scheme.utf8CodeUnitCount
+        var authorityEnd = authorityStart
+        while authorityEnd < target.end, bytes[authorityEnd] != UInt8(ascii: "/"),
+            bytes[authorityEnd] != UInt8(ascii: "?")
+        {
+            authorityEnd += 1
+        }
+        let authority = ByteRange(start: authorityStart, count: authorityEnd - authorityStart)
+        // Userinfo is refused with it: RFC 9110 section 4.2.4.
+        guard head.isHost(authority) else { throw .target }
+        let storage = head.storage
+        storage.pointee.authority = authority
+        storage.pointee.facts.insert(.absoluteForm)
+        storage.pointee.originForm = ByteRange(start: authorityEnd, count: target.end - authorityEnd)
+    }
+}

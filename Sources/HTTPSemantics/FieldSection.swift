@@ -1,0 +1,386 @@
+// What the lines of a field section mean together: framing, persistence, host, nominations. The same rules for both
+// roles, and for every version whose codec has filled the table.
+
+import Bytes
+
+extension Head {
+    /// Forgets the last head and takes its bytes' place.
+    public func begin(at bytes: UnsafePointer<UInt8>) {
+        storage.pointee.bytes = bytes
+        storage.pointee.byteCount = 0
+        storage.pointee.methodName = ByteRange()
+        storage.pointee.method = .other
+        storage.pointee.target = ByteRange()
+        storage.pointee.originForm = ByteRange()
+        storage.pointee.authority = ByteRange()
+        storage.pointee.status = 0
+        storage.pointee.reason = ByteRange()
+        storage.pointee.facts = []
+        storage.pointee.framing = .none
+        storage.pointee.contentLength = 0
+        storage.pointee.fieldCount = 0
+    }
+
+    /// The index behind the token that begins at `start`, and whether an underscore was in it.
+    public func tokenEnd(
+        _ bytes: UnsafePointer<UInt8>, from start: Int, end: Int
+    ) -> (end: Int, hasUnderscore: Bool) {
+        var index = start
+        var seen: UInt8 = 0
+        while index < end {
+            let kind = classes[Int(bytes[index])]
+            if kind & Head.isTokenByte == 0 { break }
+            seen |= kind
+            index += 1
+        }
+        return (index, seen & Head.isUnderscore != 0)
+    }
+
+    /// Which known field a name is.
+    /// - Throws: `lookalikeName` if it would be a protected one with `-` for `_`.
+    public func identify(
+        _ name: UnsafePointer<UInt8>, count: Int, readable: Int, hasUnderscore: Bool
+    ) throws(HeadFault) -> KnownField {
+        let field = knownFields.find(name, count: count, readable: readable)
+        if hasUnderscore, count <= KnownFieldTable.nameBytesMax {
+            let lookalike = withUnsafeTemporaryAllocation(of: UInt8.self, capacity: count) { copy in
+                for index in 0..<count {
+                    copy[index] = name[index] == UInt8(ascii: "_") ? UInt8(ascii: "-") : name[index]
+                }
+                return copy.baseAddress.map { knownFields.find($0, count: count, readable: count) } ?? .other
+            }
+            if lookalike.isProtectedFromLookalikes { throw .lookalikeName }
+        }
+        return field
+    }
+
+    /// Adds a line and takes note of what it says.
+    /// - Throws: the fault that this line alone makes.
+    @inline(__always)
+    public func add(
+        name: ByteRange, value: ByteRange, lineEnd: Int, field: KnownField, isRequest: Bool
+    ) throws(HeadFault) {
+        let index = storage.pointee.fieldCount
+        fields[index] = FieldLine(
+            name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field,
+            isDropped: field != .other && field.isHopByHop)
+        storage.pointee.fieldCount = index + 1
+        if field != .other { try note(value, field: field, index: index, isRequest: isRequest) }
+    }
+
+    private func note(_ value: ByteRange, field: KnownField, index: Int, isRequest: Bool) throws(HeadFault) {
+        switch field {
+        case .connection:
+            noteConnection(value)
+        case .contentLength:
+            let length = try parseLength(value)
+            if storage.pointee.facts.contains(.contentLength), storage.pointee.contentLength != length {
+                throw .contentLength
+            }
+            // Of two that agree the first is written again, by us; the second is not.
+            if storage.pointee.facts.contains(.contentLength) { fields[index].isDropped = true }
+            storage.pointee.contentLength = length
+            storage.pointee.facts.insert(.contentLength)
+        case .transferEncoding:
+            try noteTransferEncoding(value)
+        case .host:
+            guard isRequest else { break }
+            if storage.pointee.facts.contains(.host) { throw .hostTwice }
+            storage.pointee.facts.insert(.host)
+            if !isHost(value) { throw .host }
+            if storage.pointee.facts.contains(.absoluteForm) {
+                if !isSameAuthority(value, storage.pointee.authority) { throw .host }
+            } else {
+                storage.pointee.authority = value
+            }
+        case .expect:
+            guard isRequest else { break }
+            if !isEqual(value, "100-continue") { throw .expectation }
+            storage.pointee.facts.insert(.expectsContinue)
+        case .te:
+            if isRequest, listContains(value, "trailers") { storage.pointee.facts.insert(.acceptsTrailers) }
+        case .upgrade:
+            storage.pointee.facts.insert(.upgrade)
+        case .keepAlive:
+            if !isRequest { noteKeepAlive(value) }
+        case .maxForwards:
+            guard isRequest, storage.pointee.method == .trace || storage.pointee.method == .options else { break }
+            guard !storage.pointee.facts.contains(.maxForwards), let number = decimal(value, max: UInt64(UInt32.max))
+            else { throw .maxForwards }
+            storage.pointee.maxForwards = UInt32(number)
+            storage.pointee.facts.insert(.maxForwards)
+        case .date:
+            storage.pointee.facts.insert(.date)
+        case .xRequestID:
+            if !value.isEmpty { storage.pointee.facts.insert(.requestID) }
+        case .other, .proxyConnection, .trailer, .http2Settings, .via, .forwarded, .xForwardedFor, .xForwardedProto,
+            .xForwardedHost, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+            break
+        }
+    }
+
+    /// A line of a trailer section.
+    /// - Throws: `trailers` for a field that may not be there.
+    public func addTrailer(
+        name: ByteRange, value: ByteRange, lineEnd: Int, field: KnownField
+    ) throws(HeadFault) {
+        if field.isForbiddenInTrailers { throw .trailers }
+        let index = storage.pointee.fieldCount
+        fields[index] = FieldLine(
+            name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field,
+            isDropped: field.isHopByHop)
+        storage.pointee.fieldCount = index + 1
+    }
+
+    // MARK: The section as a whole
+
+    /// Judges a request's section when all its lines are there.
+    public func finishRequest() throws(HeadFault) {
+        let facts = storage.pointee.facts
+        if !facts.contains(.host), !facts.contains(.isHTTP10) { throw .hostMissing }
+        try finishFraming()
+        storage.pointee.framing =
+            facts.contains(.transferEncoding) ? .chunked : facts.contains(.contentLength) ? .length : .none
+        // RFC 9110 section 10.1.1: an expectation from HTTP/1.0 is ignored, and there is nothing to wait for
+        // without content.
+        if facts.contains(.expectsContinue), facts.contains(.isHTTP10) || storage.pointee.framing == .none {
+            storage.pointee.facts.remove(.expectsContinue)
+        }
+        if facts.contains(.nominates) { try dropNominated() }
+    }
+
+    /// Judges a response's section when all its lines are there.
+    /// - Parameter isToHEAD: whether it answers a HEAD request.
+    public func finishResponse(isToHEAD: Bool) throws(HeadFault) {
+        let facts = storage.pointee.facts
+        let status = storage.pointee.status
+        try finishFraming()
+        // RFC 9112 section 6.3, in its order.
+        if isToHEAD || status < 200 || status == 204 || status == 304 {
+            storage.pointee.framing = .none
+        } else if facts.contains(.transferEncoding) {
+            storage.pointee.framing = .chunked
+        } else if facts.contains(.contentLength) {
+            storage.pointee.framing = .length
+        } else {
+            storage.pointee.framing = .untilClose
+        }
+        if facts.contains(.nominates) { try dropNominated() }
+    }
+
+    private func finishFraming() throws(HeadFault) {
+        let facts = storage.pointee.facts
+        guard facts.contains(.transferEncoding) else { return }
+        if facts.contains(.contentLength) { throw .framingConflict }
+        if facts.contains(.isHTTP10) { throw .transferEncoding }
+    }
+
+    /// Whether the connection may serve another message after this one (RFC 9112 section 9.3).
+    public var isPersistent: Bool {
+        let facts = storage.pointee.facts
+        if facts.contains(.connectionClose) { return false }
+        return !facts.contains(.isHTTP10) || facts.contains(.connectionKeepAlive)
+    }
+
+    // MARK: Values
+
+    private func noteConnection(_ value: ByteRange) {
+        forEachListItem(value) { item in
+            switch item.count {
+            case 5 where isEqual(item, "close"): storage.pointee.facts.insert(.connectionClose)
+            case 10 where isEqual(item, "keep-alive"): storage.pointee.facts.insert(.connectionKeepAlive)
+            case 7 where isEqual(item, "upgrade"): storage.pointee.facts.insert(.connectionUpgrade)
+            case 2 where isEqual(item, "te"): break
+            default: storage.pointee.facts.insert(.nominates)
+            }
+        }
+    }
+
+    /// `timeout=N` among the parameters of Keep-Alive.
+    private func noteKeepAlive(_ value: ByteRange) {
+        forEachListItem(value) { item in
+            guard item.count > 8, isEqual(ByteRange(start: Int(item.start), count: 8), "timeout="),
+                let seconds = decimal(
+                    ByteRange(start: Int(item.start) + 8, count: Int(item.count) - 8), max: UInt64(UInt32.max))
+            else { return }
+            storage.pointee.keepAliveTimeoutSeconds = UInt32(seconds)
+            storage.pointee.facts.insert(.keepAliveTimeout)
+        }
+    }
+
+    /// RFC 9112 section 6.1: chunked must be there once and last; another coding before it is one we do not have.
+    private func noteTransferEncoding(_ value: ByteRange) throws(HeadFault) {
+        if storage.pointee.facts.contains(.transferEncoding) { throw .transferEncoding }
+        storage.pointee.facts.insert(.transferEncoding)
+        if isEqual(value, "chunked") { return }
+        var codings = 0
+        var chunkedCount = 0
+        var chunkedIsLast = false
+        var wellFormed = true
+        forEachListItem(value) { item in
+            codings += 1
+            chunkedIsLast = isEqual(item, "chunked")
+            if chunkedIsLast { chunkedCount += 1 }
+            let bytes = storage.pointee.bytes
+            if tokenEnd(bytes, from: Int(item.start), end: item.end).end != item.end { wellFormed = false }
+        }
+        // An item that is empty was skipped by the list; two parsers may differ about it.
+        let commas = bytes(value).reduce(into: 0) { $0 += $1 == UInt8(ascii: ",") ? 1 : 0 }
+        guard wellFormed, commas == codings - 1, chunkedIsLast, chunkedCount == 1 else { throw .transferEncoding }
+        throw .transferCoding
+    }
+
+    private func parseLength(_ value: ByteRange) throws(HeadFault) -> UInt64 {
+        guard let number = decimal(value, max: UInt64(Int64.max)) else { throw .contentLength }
+        return number
+    }
+
+    /// A decimal number of digits alone, at most `max`; nil otherwise.
+    public func decimal(_ value: ByteRange, max: UInt64) -> UInt64? {
+        guard value.count >= 1, value.count <= 19 else { return nil }
+        var number: UInt64 = 0
+        for byte in bytes(value) {
+            let digit = byte &- UInt8(ascii: "0")
+            guard digit <= 9 else { return nil }
+            number = number * 10 + UInt64(digit)
+        }
+        return number <= max ? number : nil
+    }
+
+    /// Whether a range is `text`, which is lower case, in any case.
+    public func isEqual(_ range: ByteRange, _ text: StaticString) -> Bool {
+        Head.equals(bytes(range), text)
+    }
+
+    /// Whether bytes are `text`, which is lower case, in any case.
+    public static func equals(_ bytes: UnsafeBufferPointer<UInt8>, _ text: StaticString) -> Bool {
+        guard bytes.count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<bytes.count where lowercase(bytes[index]) != text.utf8Start[index] { return false }
+        return true
+    }
+
+    /// An ASCII letter in lower case, any other byte as it is.
+    @inlinable public static func lowercase(_ byte: UInt8) -> UInt8 {
+        byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
+    }
+
+    /// Calls `body` for each item of a comma-separated list that is not empty (RFC 9110 section 5.6.1).
+    private func forEachListItem(_ value: ByteRange, _ body: (ByteRange) -> Void) {
+        let bytes = storage.pointee.bytes
+        var start = Int(value.start)
+        let end = value.end
+        while start < end {
+            var stop = start
+            while stop < end, bytes[stop] != UInt8(ascii: ",") { stop += 1 }
+            var first = start
+            var last = stop
+            while first < last, bytes[first] == 0x20 || bytes[first] == 0x09 { first += 1 }
+            while last > first, bytes[last - 1] == 0x20 || bytes[last - 1] == 0x09 { last -= 1 }
+            if last > first { body(ByteRange(start: first, count: last - first)) }
+            start = stop + 1
+        }
+    }
+
+    private func listContains(_ value: ByteRange, _ text: StaticString) -> Bool {
+        var found = false
+        forEachListItem(value) { item in if isEqual(item, text) { found = true } }
+        return found
+    }
+
+    // MARK: Nominations
+
+    /// RFC 9110 section 7.6.1: what Connection names is for this hop alone.
+    private func dropNominated() throws(HeadFault) {
+        var fault = false
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == .connection {
+            forEachListItem(fields[index].value) { item in
+                let name = bytes(item)
+                guard let base = name.baseAddress else { return }
+                let field = knownFields.find(base, count: name.count, readable: name.count)
+                if field.isFraming { fault = true }
+                if field.isKeptThoughNominated { return }
+                for other in 0..<storage.pointee.fieldCount where fields[other].field == field {
+                    if field != .other || isSameName(fields[other].name, item) { fields[other].isDropped = true }
+                    if field == .expect { storage.pointee.facts.remove(.expectsContinue) }
+                    if field == .date { storage.pointee.facts.remove(.date) }
+                }
+            }
+        }
+        if fault { throw .nomination }
+    }
+
+    private func isSameName(_ one: ByteRange, _ other: ByteRange) -> Bool {
+        guard one.count == other.count else { return false }
+        let bytes = storage.pointee.bytes
+        for offset in 0..<Int(one.count)
+        where Head.lowercase(bytes[Int(one.start) + offset]) != Head.lowercase(bytes[Int(other.start) + offset]) {
+            return false
+        }
+        return true
+    }
+
+    // MARK: Host
+
+    /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, and not empty, since every target we forward has a host.
+    public func isHost(_ range: ByteRange) -> Bool {
+        let bytes = storage.pointee.bytes
+        var index = Int(range.start)
+        let end = range.end
+        guard index < end else { return false }
+        if bytes[index] == UInt8(ascii: "[") {
+            index += 1
+            let start = index
+            while index < end, bytes[index] != UInt8(ascii: "]") {
+                switch bytes[index] {
+                case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"),
+                    UInt8(ascii: "A")...UInt8(ascii: "F"), UInt8(ascii: ":"), UInt8(ascii: "."):
+                    index += 1
+                default: return false
+                }
+            }
+            guard index < end, index > start else { return false }
+            index += 1
+        } else {
+            let start = index
+            while index < end, classes[Int(bytes[index])] & Head.isHostByte != 0 { index += 1 }
+            guard index > start else { return false }
+        }
+        if index == end { return true }
+        guard bytes[index] == UInt8(ascii: ":") else { return false }
+        index += 1
+        let digits = end - index
+        guard digits <= 5 else { return false }
+        var port = 0
+        while index < end {
+            let digit = bytes[index] &- UInt8(ascii: "0")
+            guard digit <= 9 else { return false }
+            port = port * 10 + Int(digit)
+            index += 1
+        }
+        return port <= 65535
+    }
+
+    /// An authority without its port: its host.
+    public func hostOnly(_ authority: ByteRange) -> ByteRange {
+        let bytes = storage.pointee.bytes
+        var index = authority.end
+        while index > Int(authority.start), bytes[index - 1] &- UInt8(ascii: "0") <= 9 { index -= 1 }
+        if index > Int(authority.start), bytes[index - 1] == UInt8(ascii: ":") {
+            return ByteRange(start: Int(authority.start), count: index - 1 - Int(authority.start))
+        }
+        return authority
+    }
+
+    /// Whether two authorities are one: lower-cased, with the default port (80; 443 is not ours to assume) removed.
+    private func isSameAuthority(_ one: ByteRange, _ other: ByteRange) -> Bool {
+        isSameName(withoutDefaultPort(one), withoutDefaultPort(other))
+    }
+
+    private func withoutDefaultPort(_ authority: ByteRange) -> ByteRange {
+        let host = hostOnly(authority)
+        let portDigits = Int(authority.count) - Int(host.count) - 1
+        guard portDigits >= 0 else { return authority }
+        let port = ByteRange(start: host.end + 1, count: portDigits)
+        return portDigits == 0 || decimal(port, max: 65535) == 80 ? host : authority
+    }
+}

@@ -1,0 +1,255 @@
+// The head of a message as a table of ranges over its bytes, filled by a codec (HTTP/1 today) and read by who
+// routes, rewrites and logs. It lives in the worker's scratch and is valid within one turn of the loop.
+
+import Bytes
+
+/// A range of bytes, relative to the head's first byte.
+@frozen public struct ByteRange: Sendable, Equatable {
+    /// Where it begins.
+    public var start: UInt32
+    /// How many bytes it has.
+    public var count: UInt32
+
+    /// A range.
+    @inlinable public init(start: Int, count: Int) {
+        self.start = UInt32(truncatingIfNeeded: start)
+        self.count = UInt32(truncatingIfNeeded: count)
+    }
+
+    /// Nothing.
+    @inlinable public init() {
+        start = 0
+        count = 0
+    }
+
+    /// Where it ends.
+    @inlinable public var end: Int { Int(start) + Int(count) }
+    /// Whether it has no byte.
+    @inlinable public var isEmpty: Bool { count == 0 }
+}
+
+/// One field line.
+@frozen public struct FieldLine: Sendable {
+    /// The name.
+    public var name: ByteRange
+    /// The value, without the white space around it.
+    public var value: ByteRange
+    /// Where the line ends: behind its CRLF. The line begins with its name.
+    public var lineEnd: UInt32
+    /// Which field it is, if the proxy has to know it.
+    public var field: KnownField
+    /// Whether the line is not passed on: hop-by-hop, or nominated by Connection.
+    public var isDropped: Bool
+}
+
+/// Request methods that a rule of the proxy is about (RFC 9110 section 9).
+public enum Method: UInt8, Sendable {
+    /// Any other method.
+    case other
+    /// GET
+    case get
+    /// HEAD
+    case head
+    /// POST
+    case post
+    /// PUT
+    case put
+    /// DELETE
+    case delete
+    /// OPTIONS
+    case options
+    /// TRACE
+    case trace
+    /// CONNECT
+    case connect
+
+    /// RFC 9110 section 9.2.2. Methods we do not know are not.
+    public var isIdempotent: Bool {
+        switch self {
+        case .get, .head, .put, .delete, .options, .trace: true
+        case .other, .post, .connect: false
+        }
+    }
+}
+
+/// How a message's content is delimited (RFC 9112 section 6).
+public enum Framing: UInt8, Sendable {
+    /// There is none.
+    case none
+    /// By Content-Length.
+    case length
+    /// By chunked transfer coding.
+    case chunked
+    /// By the end of the connection; responses only.
+    case untilClose
+}
+
+/// Facts about a head that rules ask for.
+@frozen public struct HeadFacts: OptionSet, Sendable {
+    /// The bits.
+    public let rawValue: UInt32
+    /// From bits.
+    @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// HTTP/1.0.
+    public static var isHTTP10: HeadFacts { HeadFacts(rawValue: 1 << 0) }
+    /// `Connection: close`
+    public static var connectionClose: HeadFacts { HeadFacts(rawValue: 1 << 1) }
+    /// `Connection: keep-alive`
+    public static var connectionKeepAlive: HeadFacts { HeadFacts(rawValue: 1 << 2) }
+    /// `Connection: upgrade`
+    public static var connectionUpgrade: HeadFacts { HeadFacts(rawValue: 1 << 3) }
+    /// An Upgrade field.
+    public static var upgrade: HeadFacts { HeadFacts(rawValue: 1 << 4) }
+    /// `Expect: 100-continue`
+    public static var expectsContinue: HeadFacts { HeadFacts(rawValue: 1 << 5) }
+    /// `TE: trailers`
+    public static var acceptsTrailers: HeadFacts { HeadFacts(rawValue: 1 << 6) }
+    /// A Host field.
+    public static var host: HeadFacts { HeadFacts(rawValue: 1 << 7) }
+    /// A Date field.
+    public static var date: HeadFacts { HeadFacts(rawValue: 1 << 8) }
+    /// An X-Request-Id field that is passed on.
+    public static var requestID: HeadFacts { HeadFacts(rawValue: 1 << 9) }
+    /// The target is in absolute-form (RFC 9112 section 3.2.2).
+    public static var absoluteForm: HeadFacts { HeadFacts(rawValue: 1 << 10) }
+    /// Content-Length was given (also where there is no content, as in answers to HEAD).
+    public static var contentLength: HeadFacts { HeadFacts(rawValue: 1 << 11) }
+    /// Transfer-Encoding was given.
+    public static var transferEncoding: HeadFacts { HeadFacts(rawValue: 1 << 12) }
+    /// Max-Forwards was given.
+    public static var maxForwards: HeadFacts { HeadFacts(rawValue: 1 << 13) }
+    /// `Keep-Alive: timeout=N`
+    public static var keepAliveTimeout: HeadFacts { HeadFacts(rawValue: 1 << 14) }
+    /// Connection names more than close, keep-alive, upgrade and te.
+    public static var nominates: HeadFacts { HeadFacts(rawValue: 1 << 15) }
+}
+
+/// Bounds of one head.
+public struct HeadLimits: Sendable {
+    /// The start line and the field section, or a trailer section, in bytes.
+    public var headBytesMax: Int
+    /// Field lines.
+    public var fieldsMax: Int
+    /// The request target in bytes.
+    public var targetBytesMax: Int
+
+    /// Bounds.
+    public init(headBytesMax: Int, fieldsMax: Int, targetBytesMax: Int) {
+        self.headBytesMax = headBytesMax
+        self.fieldsMax = fieldsMax
+        self.targetBytesMax = targetBytesMax
+    }
+}
+
+/// The scratch. A handle: copying it copies the reference. One for each worker.
+public struct Head {
+    /// What a codec fills in.
+    public struct Storage {
+        /// The head's first byte.
+        public var bytes: UnsafePointer<UInt8>
+        /// How many bytes the head has, with the empty line at its end.
+        public var byteCount: Int
+        /// Requests: the method's bytes.
+        public var methodName: ByteRange
+        /// Requests: the method.
+        public var method: Method
+        /// Requests: the target's bytes as received.
+        public var target: ByteRange
+        /// Requests: the target's path with its query, as it goes up: origin-form or `*`. Empty: `/` is meant.
+        public var originForm: ByteRange
+        /// Requests: host and port that are asked for, from an absolute-form target or from Host.
+        public var authority: ByteRange
+        /// Responses: the status.
+        public var status: UInt16
+        /// Responses: the reason phrase.
+        public var reason: ByteRange
+        /// Facts.
+        public var facts: HeadFacts
+        /// How the content is delimited.
+        public var framing: Framing
+        /// The declared length.
+        public var contentLength: UInt64
+        /// Max-Forwards.
+        public var maxForwards: UInt32
+        /// `Keep-Alive: timeout=N`.
+        public var keepAliveTimeoutSeconds: UInt32
+        /// Field lines in use.
+        public var fieldCount: Int
+    }
+
+    /// What a codec fills in.
+    public let storage: UnsafeMutablePointer<Storage>
+    /// The field lines.
+    public let fields: UnsafeMutablePointer<FieldLine>
+    /// How many lines there is room for.
+    public let fieldsCapacity: Int
+    let knownFields: KnownFieldTable
+    let classes: UnsafeMutablePointer<UInt8>
+
+    static var isTokenByte: UInt8 { 1 }
+    static var isUnderscore: UInt8 { 2 }
+    static var isHostByte: UInt8 { 4 }
+
+    /// An empty scratch.
+    public init(fieldsCapacity: Int) {
+        self.fieldsCapacity = fieldsCapacity
+        fields = .allocate(capacity: fieldsCapacity)
+        knownFields = KnownFieldTable()
+        classes = .allocate(capacity: 256)
+        classes.initialize(repeating: 0, count: 256)
+        for byte in UInt8.min...UInt8.max where Head.isToken(byte) { classes[Int(byte)] |= Head.isTokenByte }
+        // RFC 3986 section 3.2.2: reg-name, and the colon before a port; brackets are judged apart.
+        for byte in UInt8.min...UInt8.max where Head.isRegisteredNameByte(byte) {
+            classes[Int(byte)] |= Head.isHostByte
+        }
+        classes[Int(UInt8(ascii: "_"))] |= Head.isUnderscore
+        storage = .allocate(capacity: 1)
+        storage.initialize(
+            to: Storage(
+                bytes: UnsafePointer(classes), byteCount: 0, methodName: ByteRange(), method: .other,
+                target: ByteRange(), originForm: ByteRange(), authority: ByteRange(), status: 0, reason: ByteRange(),
+                facts: [], framing: .none, contentLength: 0, maxForwards: 0, keepAliveTimeoutSeconds: 0, fieldCount: 0))
+    }
+
+    /// Frees the scratch.
+    public func destroy() {
+        fields.deallocate()
+        knownFields.destroy()
+        classes.deallocate()
+        storage.deallocate()
+    }
+
+    /// RFC 9110 section 5.6.2.
+    public static func isToken(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        default: "!#$%&'*+-.^_`|~".utf8.contains(byte)
+        }
+    }
+
+    private static func isRegisteredNameByte(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"):
+            true
+        default: "-._~!$&'()*+,;=%".utf8.contains(byte)
+        }
+    }
+
+    /// The bytes of a range.
+    @inlinable public func bytes(_ range: ByteRange) -> UnsafeBufferPointer<UInt8> {
+        UnsafeBufferPointer(start: storage.pointee.bytes + Int(range.start), count: Int(range.count))
+    }
+
+    /// Text of a range, for tests and messages.
+    public func text(_ range: ByteRange) -> String { String(decoding: bytes(range), as: UTF8.self) }
+
+    /// The first line of a field that is passed on, or nil.
+    public func first(_ field: KnownField) -> FieldLine? {
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == field { return fields[index] }
+        return nil
+    }
+}

@@ -1,0 +1,268 @@
+// The directives: the one table that both the validator and docs/CONFIGURATION.md read.
+
+import HTTPSemantics
+
+extension Directive {
+    /// A chapter of the reference.
+    struct Section: Sendable {
+        let title: String
+        let directives: [Directive]
+    }
+
+    /// Every directive.
+    static let all: [Directive] = sections.flatMap(\.directives)
+
+    static let sections: [Section] = [
+        Section(title: "The process", directives: process),
+        Section(title: "Upstreams", directives: upstreams),
+        Section(title: "Listeners and routes", directives: listeners),
+        Section(title: "The client's side", directives: clientSide),
+        Section(title: "The upstream's side", directives: upstreamSide),
+        Section(title: "The exchange", directives: exchange),
+        Section(title: "Field edits", directives: fieldEdits),
+    ]
+
+    private static let client: [Context] = [.top, .listener]
+    private static let server: [Context] = [.top, .upstream, .route]
+    private static let everyExchange: [Context] = [.top, .listener, .host, .route]
+
+    private static let process: [Directive] = [
+        .optionalCount(
+            "workers", [.top], 1...1024, orWord: "auto", \.workers,
+            "Worker threads. `auto`: one for each CPU of the machine, or of the container's quota."),
+        .setting(
+            "access_log", [.top], "off|stdout|stderr|FILE [format=\(names(of: AccessLogFormat.self))]",
+            default: "stdout format=combined", options: ["format"],
+            "One record for each request. A FILE is appended to; a relative path starts at the main file's folder.",
+            read: readAccessLog),
+        .setting(
+            "error_log", [.top],
+            "stderr|stdout|FILE [level=\(names(of: ErrorLogLevel.self))] [format=\(names(of: ErrorLogFormat.self))]",
+            default: "stderr level=info format=text", options: ["level", "format"],
+            "Messages of the proxy itself, those of `level` and worse. FILE as in `access_log`.", read: readErrorLog),
+        .duration(
+            "shutdown_grace", [.top], default: "25s", \.shutdownGraceMilliseconds,
+            "How long running exchanges may go on after SIGTERM or SIGINT."),
+        .setting(
+            "resolver", [.top], "system|ADDRESS[:PORT] ...", default: "system", arity: 1...16,
+            "Who is asked for the names of servers: the system's configuration, or these name servers in this order.",
+            read: readResolver),
+        .optionalCount(
+            "max_connections", [.top], 1...10_000_000, orWord: "off", \.connectionsMax,
+            "The most client connections in the whole process."),
+        .size(
+            "relay_buffer", [.top], 4096...1_048_576, default: "64k", \.relayBufferBytes,
+            "What may wait in memory for one direction of one exchange; a full buffer stops reading."),
+        .structure(
+            "include", Context.allCases, "FILE", arity: 1...1,
+            "The directives of another file, in this place. See [Include](#include)."),
+    ]
+
+    private static let upstreams: [Directive] = [
+        .structure(
+            "upstream", [.top], "NAME", arity: 1...1, isBlock: true,
+            "Servers that answer for the same routes."),
+        .structure(
+            "server", [.upstream], "ADDRESS [weight=N] [max_exchanges=N] [family=\(names(of: AddressFamily.self))]",
+            arity: 1...1, options: ["weight", "max_exchanges", "family"],
+            "A server: `HOST:PORT`, `IP:PORT`, `[IPv6]:PORT` or `unix:PATH`. `weight` (1 to 1000, default 1) is its share; "
+                + "`max_exchanges` (default: no bound) is how many exchanges it gets at once, more wait in a queue; "
+                + "`family` (default `any`) is which addresses of a name are used."),
+        .choice(
+            "balance", [.upstream], default: Balance.roundRobin, \.upstream.balance,
+            "How a server is chosen: in turn by weight, or the one with the fewest running exchanges for its weight."),
+        .setting(
+            "keepalive", [.upstream], "off|COUNT [idle=DURATION|off] [requests=N] [age=DURATION]",
+            default: "1024 idle=30s requests=0 age=0", options: ["idle", "requests", "age"],
+            "Idle connections kept to each server by the whole process; how long one may idle, how many requests it may "
+                + "serve, how old it may be when it is taken. 0 for `requests` and `age` is no bound.",
+            read: readKeepalive),
+        .duration(
+            "queue_timeout", [.top, .upstream], default: "10s", \.upstream.queueTimeoutMilliseconds,
+            "How long a request waits for a server that is at `max_exchanges`; then 503. 0 does not wait."),
+    ]
+
+    private static let listeners: [Directive] = [
+        .structure(
+            "listener", [.top], "NAME", arity: 1...1, isBlock: true,
+            "Addresses, and the routes of the requests that come in there."),
+        .structure(
+            "bind", [.listener], "ADDRESS [backlog=N]", arity: 1...1, options: ["backlog"],
+            "Where to listen: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), or `unix:PATH`. Port 0 is "
+                + "any free port. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."),
+        .structure(
+            "host", [.listener], "NAME ...", arity: 1...1024, isBlock: true,
+            "Routes for requests to these hosts. `*.example.com` stands for every name below `example.com`."),
+        .structure(
+            "route", [.listener, .host], "[=] PATH", arity: 1...2, isBlock: true,
+            "What answers for a path: every path below it too, or with `=` that path alone. See [Routes](#routes)."),
+        .structure(
+            "upstream", [.route], "NAME", arity: 1...1, repeats: false, "Forwards to the upstream of that name."),
+        .structure(
+            "respond", [.route], "STATUS [TEXT]", arity: 1...2, repeats: false,
+            "Answers with this status (200 to 599) and text. Variables stand for their values in TEXT."),
+        .structure(
+            "redirect", [.route], "STATUS URL", arity: 2...2, repeats: false,
+            "Redirects with 301, 302, 303, 307 or 308. Variables stand for their values in URL."),
+    ]
+
+    private static let clientSide: [Directive] = [
+        .timer(
+            "request_head_timeout", client, default: "10s", \.downstreamTimers.requestHeadMilliseconds,
+            "From the first byte of a request's head to its last; then 408."),
+        .timer(
+            "keepalive_timeout", client, default: "75s", \.downstreamTimers.keepaliveMilliseconds,
+            "How long a connection may stay without a request, also before its first."),
+        .timer(
+            "request_idle_timeout", client, default: "60s", \.downstreamTimers.requestIdleMilliseconds,
+            "How long the client may send none of the content that is waited for; then 408."),
+        .optionalSize(
+            "request_min_rate", client, 1...1 << 30, default: "off", \.downstreamTimers.requestBytesPerSecondMin,
+            "Bytes a second that a request's content must keep up on the average; else 408."),
+        .timer(
+            "request_timeout", client, default: "off", \.downstreamTimers.requestMilliseconds,
+            "From a request's head to the end of its exchange. Off, so that a stream may live for days."),
+        .timer(
+            "send_idle_timeout", client, default: "60s", \.downstreamTimers.sendIdleMilliseconds,
+            "How long the client may take none of what waits for it."),
+        .size(
+            "request_head_max", client, 1024...262_144, default: "32k", \.limits.headBytesMax,
+            "The longest request line and field section; more is 431."),
+        .count(
+            "fields_max", client, 8...1000, default: "128", \.limits.fieldsMax,
+            "The most fields in a request; more is 431."),
+        .size(
+            "request_target_max", client, 256...262_144, default: "8k", \.limits.targetBytesMax,
+            "The longest request target; more is 414. At most `request_head_max`."),
+        .setting(
+            "trusted_proxies", client, "off|NETWORK ... [unix:]", default: "off", arity: 1...1024,
+            "Peers whose `Forwarded` and `X-Forwarded-*` fields are kept and added to; those of all others are replaced. "
+                + "`unix:` stands for peers on Unix sockets.",
+            read: readTrustedProxies),
+        .setting(
+            "via", client, "NAME|off", default: "headfirst",
+            "The name of this proxy in `Via`: a token or HOST[:PORT]. `off` sends no `Via` of its own.",
+            read: readVia),
+    ]
+
+    private static let upstreamSide: [Directive] = [
+        .timer(
+            "connect_timeout", server, default: "5s", \.upstream.timers.connectMilliseconds,
+            "For looking up the server's name and connecting."),
+        .timer(
+            "response_head_timeout", server, default: "10m", \.upstream.timers.responseHeadMilliseconds,
+            "Until the response's head, from the last of: request sent, content taken, interim response; then 504."),
+        .timer(
+            "response_idle_timeout", server, default: "1h", \.upstream.timers.responseIdleMilliseconds,
+            "Between two pieces of a response's content. It stands still while the client is the slow one."),
+        .size(
+            "response_head_max", server, 1024...262_144, default: "64k", \.upstream.responseHeadBytesMax,
+            "The longest status line and field section; more is 502."),
+        .count(
+            "retries", server, 0...10, default: "2", \.upstream.retriesMax,
+            "How often a failed connect is tried again, at the next server. What a server may have seen is not sent again."
+        ),
+    ]
+
+    private static let exchange: [Directive] = [
+        .choice(
+            "interim", everyExchange, default: InterimPolicy.forward, \.interim,
+            "Which clients get interim (1xx) responses: all but HTTP/1.0, only HTTP/2, or none. A 100 that was asked for "
+                + "always passes."),
+        .choice(
+            "on_client_close", everyExchange, default: ClientClosePolicy.abort, \.onClientClose,
+            "What a client's close means while its answer is owed: end the upstream's work, let it finish unread, or "
+                + "take a FIN as the end of requests only."),
+        .optionalSize(
+            "content_max", everyExchange, 0...1 << 50, default: "off", \.contentBytesMax,
+            "The longest content of a request; more is 413."),
+        .choice(
+            "error_format", everyExchange, default: ErrorFormat.text, \.errorFormat,
+            "The form of the proxy's own error responses."),
+    ]
+
+    private static let fieldEdits: [Directive] = [
+        edit("set_request_field", "Replaces every field of this name in the request."),
+        edit("add_request_field", "Adds a field to the request."),
+        edit("remove_request_field", "Removes every field of this name from the request."),
+        edit("set_response_field", "Replaces every field of this name in the final response."),
+        edit("add_response_field", "Adds a field to the final response."),
+        edit("remove_response_field", "Removes every field of this name from the final response."),
+    ]
+
+    private static func edit(_ name: String, _ summary: String) -> Directive {
+        let hasValue = !name.hasPrefix("remove")
+        return .structure(
+            name, [.listener, .host, .route], hasValue ? "NAME VALUE" : "NAME", arity: hasValue ? 2...2 : 1...1, summary
+        )
+    }
+}
+
+// MARK: - Settings with a form of their own
+
+extension Directive {
+    private static func readAccessLog(_ arguments: Arguments, _ settings: inout Settings) {
+        let destination = arguments.value(
+            0, orOff { text throws(Problem) in try Value.logDestination(text, folder: arguments.folder) })
+        let format = arguments.option("format") { text throws(Problem) -> AccessLogFormat in try Value.choice(text) }
+        if let destination {
+            settings.accessLog = AccessLog(destination: destination, format: format ?? .combined)
+        }
+    }
+
+    private static func readErrorLog(_ arguments: Arguments, _ settings: inout Settings) {
+        let destination = arguments.value { text throws(Problem) in
+            if text == "off" { throw Problem("the error log cannot be off; level=error says the least") }
+            return try Value.logDestination(text, folder: arguments.folder)
+        }
+        let level = arguments.option("level") { text throws(Problem) -> ErrorLogLevel in try Value.choice(text) }
+        let format = arguments.option("format") { text throws(Problem) -> ErrorLogFormat in try Value.choice(text) }
+        if let destination {
+            settings.errorLog = ErrorLog(destination: destination, level: level ?? .info, format: format ?? .text)
+        }
+    }
+
+    private static func readResolver(_ arguments: Arguments, _ settings: inout Settings) {
+        if arguments.words.count == 1, arguments.words.first?.text == "system" {
+            settings.resolver = .system
+            return
+        }
+        settings.resolver = .servers(arguments.words.compactMap { arguments.value(of: $0, Value.resolver) })
+    }
+
+    private static func readTrustedProxies(_ arguments: Arguments, _ settings: inout Settings) {
+        var trusted = TrustedProxies(networks: [], includesUnixPeers: false)
+        let isOff = arguments.words.count == 1 && arguments.words.first?.text == "off"
+        for word in arguments.words where !isOff {
+            if word.text == "unix:" {
+                trusted.includesUnixPeers = true
+            } else if let network = arguments.value(of: word, Value.network) {
+                trusted.networks.append(network)
+            }
+        }
+        settings.trustedProxies = trusted
+    }
+
+    private static func readVia(_ arguments: Arguments, _ settings: inout Settings) {
+        if let via = arguments.value(0, orWord("off", Value.pseudonym)) { settings.via = via }
+    }
+
+    private static func readKeepalive(_ arguments: Arguments, _ settings: inout Settings) {
+        let count = arguments.value(
+            0, orOff { text throws(Problem) in try Value.count(text, in: 1...1_000_000) })
+        let idle = arguments.option("idle", orOff(Value.positiveDuration))
+        let requests = arguments.option("requests") { text throws(Problem) in
+            try Value.count(text, in: 0...1_000_000_000)
+        }
+        let age = arguments.option("age", orOff(Value.duration))
+        guard let count else { return }
+        if count == nil, arguments.statement.arguments.count > 1 {
+            let first = arguments.statement.arguments[1]
+            return arguments.diagnostics.error(
+                at: first, "\"keepalive off\" keeps no connections; options have no use with it")
+        }
+        settings.upstream.keepalive = Keepalive(
+            connectionsMax: count ?? 0, idleMilliseconds: idle ?? 30_000,
+            requestsMax: requests == 0 ? nil : requests, ageMilliseconds: age.flatMap { $0 == 0 ? nil : $0 })
+    }
+}

@@ -1,0 +1,266 @@
+// What the hot path reads of a configuration: bytes and trivial structs in an arena, instead of strings and arrays.
+
+import Bytes
+import HTTPSemantics
+import ProxyConfiguration
+
+/// Memory that lives as long as a snapshot.
+final class Arena {
+    private var blocks: [UnsafeMutableRawPointer] = []
+
+    deinit { for block in blocks { block.deallocate() } }
+
+    /// Copies trivial elements.
+    func copy<Element>(_ elements: [Element]) -> UnsafeMutableBufferPointer<Element> {
+        guard !elements.isEmpty else { return UnsafeMutableBufferPointer(start: nil, count: 0) }
+        let raw = UnsafeMutableRawPointer.allocate(
+            byteCount: MemoryLayout<Element>.stride * elements.count, alignment: MemoryLayout<Element>.alignment)
+        blocks.append(raw)
+        let typed = raw.bindMemory(to: Element.self, capacity: elements.count)
+        typed.initialize(from: elements, count: elements.count)
+        return UnsafeMutableBufferPointer(start: typed, count: elements.count)
+    }
+
+    /// Copies text.
+    func copy(_ text: some StringProtocol) -> UnsafeBufferPointer<UInt8> {
+        UnsafeBufferPointer(copy(Array(text.utf8)))
+    }
+}
+
+/// A template: pieces in order.
+public struct CompiledTemplate {
+    struct Segment {
+        /// The variable; nil for literal bytes.
+        let variable: Variable?
+        let literal: UnsafeBufferPointer<UInt8>
+    }
+    let segments: UnsafeBufferPointer<Segment>
+    /// Whether it reads the request: such a template in a response needs the request to be remembered.
+    public let readsRequest: Bool
+
+    init(_ template: Template, in arena: Arena) {
+        segments = UnsafeBufferPointer(
+            arena.copy(
+                template.segments.map { segment in
+                    switch segment {
+                    case .literal(let bytes):
+                        Segment(variable: nil, literal: UnsafeBufferPointer(arena.copy(bytes)))
+                    case .variable(let variable):
+                        Segment(variable: variable, literal: UnsafeBufferPointer(start: nil, count: 0))
+                    }
+                }))
+        readsRequest = segments.contains { segment in
+            switch segment.variable {
+            case .host, .method, .target, .path, .query, .requestID: true
+            case .node, .clientAddress, .clientPort, .scheme, .listener, .route, .upstream, nil: false
+            }
+        }
+    }
+}
+
+/// Edits of a field section, in the order of the file.
+public struct CompiledEdits {
+    struct Edit {
+        let operation: FieldEdit.Operation
+        let name: UnsafeBufferPointer<UInt8>
+        let value: CompiledTemplate
+        /// Whether a later edit of the same name takes this one's field away again.
+        let isSuperseded: Bool
+    }
+    let edits: UnsafeBufferPointer<Edit>
+    /// Whether a value reads the request.
+    public let readsRequest: Bool
+
+    init(_ edits: [FieldEdit], in arena: Arena) {
+        let compiled = edits.indices.map { index in
+            let edit = edits[index]
+            return Edit(
+                operation: edit.operation, name: arena.copy(edit.name), value: CompiledTemplate(edit.value, in: arena),
+                isSuperseded: edits[(index + 1)...].contains {
+                    $0.operation != .add && $0.name.lowercased() == edit.name.lowercased()
+                })
+        }
+        self.edits = UnsafeBufferPointer(arena.copy(compiled))
+        readsRequest = compiled.contains { $0.value.readsRequest }
+    }
+
+    /// Whether there is nothing to do.
+    @inline(__always) var isEmpty: Bool { edits.count == 0 }
+
+    /// Whether fields of this name that came with the message, or that we make, are taken away.
+    func removes(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
+        for edit in edits where edit.operation != .add && isSameName(edit.name, name) { return true }
+        return false
+    }
+
+    func removes(_ name: StaticString) -> Bool {
+        isEmpty ? false : removes(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+    }
+
+    /// The edit that sets a field, or nil.
+    func setting(_ name: StaticString) -> CompiledTemplate? {
+        for edit in edits where edit.operation == .set && !edit.isSuperseded {
+            if isSameName(edit.name, UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)) {
+                return edit.value
+            }
+        }
+        return nil
+    }
+}
+
+func isSameName(_ one: UnsafeBufferPointer<UInt8>, _ other: UnsafeBufferPointer<UInt8>) -> Bool {
+    guard one.count == other.count else { return false }
+    for index in 0..<one.count where Head.lowercase(one[index]) != Head.lowercase(other[index]) { return false }
+    return true
+}
+
+/// What variables stand for in one exchange. Ranges are empty where nothing is known.
+public struct VariableValues {
+    /// The request's authority; `$host` is its host, lower case.
+    public var authority: UnsafeBufferPointer<UInt8>
+    /// The method.
+    public var method: UnsafeBufferPointer<UInt8>
+    /// The target as received.
+    public var target: UnsafeBufferPointer<UInt8>
+    /// The X-Request-Id that was received; empty if it is ours.
+    public var receivedRequestID: UnsafeBufferPointer<UInt8>
+    /// The X-Request-Id that is ours.
+    public var requestID: RequestID
+    /// The client.
+    public var peer: Peer
+    /// The route's listener.
+    public var listenerName: UnsafeBufferPointer<UInt8>
+    /// The route.
+    public var route: UnsafePointer<CompiledRoute>?
+    /// This machine.
+    public var nodeName: UnsafeBufferPointer<UInt8>
+
+    /// Values of one exchange.
+    public init(
+        authority: UnsafeBufferPointer<UInt8>, method: UnsafeBufferPointer<UInt8>, target: UnsafeBufferPointer<UInt8>,
+        receivedRequestID: UnsafeBufferPointer<UInt8>, requestID: RequestID, peer: Peer,
+        listenerName: UnsafeBufferPointer<UInt8>, route: UnsafePointer<CompiledRoute>?,
+        nodeName: UnsafeBufferPointer<UInt8>
+    ) {
+        self.authority = authority
+        self.method = method
+        self.target = target
+        self.receivedRequestID = receivedRequestID
+        self.requestID = requestID
+        self.peer = peer
+        self.listenerName = listenerName
+        self.route = route
+        self.nodeName = nodeName
+    }
+
+    /// Writes a template's text.
+    func write(_ template: CompiledTemplate, to out: inout ByteWriter) {
+        for segment in template.segments {
+            if let variable = segment.variable { write(variable, to: &out) } else { out.append(segment.literal) }
+        }
+    }
+
+    private func write(_ variable: Variable, to out: inout ByteWriter) {
+        switch variable {
+        case .host: for byte in hostOnly { out.append(Head.lowercase(byte)) }
+        case .node: out.append(nodeName)
+        case .clientAddress: peer.writeAddress(to: &out)
+        case .clientPort: if !peer.isUnix { out.append(decimal: UInt64(peer.port)) }
+        case .scheme: out.append("http")
+        case .method: out.append(method)
+        case .target: out.append(target)
+        case .path: out.append(path)
+        case .query: out.append(query)
+        case .requestID: if receivedRequestID.isEmpty { requestID.write(to: &out) } else { out.append(receivedRequestID) }
+        case .listener: out.append(listenerName)
+        case .route: if let route { out.append(route.pointee.name) }
+        case .upstream: if let route { out.append(route.pointee.upstreamName) }
+        }
+    }
+
+    private var hostOnly: UnsafeBufferPointer<UInt8> {
+        var end = authority.count
+        while end > 0, authority[end - 1] &- UInt8(ascii: "0") <= 9 { end -= 1 }
+        let hasPort = end > 0 && authority[end - 1] == UInt8(ascii: ":")
+        return UnsafeBufferPointer(rebasing: authority[0..<(hasPort ? end - 1 : authority.count)])
+    }
+
+    private var path: UnsafeBufferPointer<UInt8> {
+        UnsafeBufferPointer(rebasing: target[0..<(target.firstIndex(of: UInt8(ascii: "?")) ?? target.count)])
+    }
+
+    private var query: UnsafeBufferPointer<UInt8> {
+        guard let mark = target.firstIndex(of: UInt8(ascii: "?")) else {
+            return UnsafeBufferPointer(start: nil, count: 0)
+        }
+        return UnsafeBufferPointer(rebasing: target[(mark + 1)...])
+    }
+}
+
+/// The other end of a client's connection.
+public struct Peer: Sendable {
+    /// Its address; meaningless for a Unix socket.
+    public var address: IPAddress
+    /// Its port.
+    public var port: UInt16
+    /// Whether it came by a Unix socket.
+    public var isUnix: Bool
+    /// Whether its forwarding fields are believed (`trusted_proxies`).
+    public var isTrusted: Bool
+
+    /// A peer.
+    public init(address: IPAddress, port: UInt16, isUnix: Bool, isTrusted: Bool) {
+        self.address = address
+        self.port = port
+        self.isUnix = isUnix
+        self.isTrusted = isTrusted
+    }
+
+    /// Writes the address, or `unix:`.
+    public func writeAddress(to out: inout ByteWriter) {
+        if isUnix {
+            out.append("unix:")
+        } else if out.capacity - out.count < IPAddress.textBytesMax {
+            out.isOverfull = true
+        } else {
+            out.count += address.write(to: out.base + out.count)
+        }
+    }
+}
+
+/// 128 random bits that name a request, written as 32 hexadecimal digits.
+public struct RequestID: Sendable, Equatable {
+    /// The first half.
+    public var high: UInt64
+    /// The second half.
+    public var low: UInt64
+
+    /// An identity.
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// Writes its 32 digits.
+    public func write(to out: inout ByteWriter) {
+        guard out.capacity - out.count >= 32 else {
+            out.isOverfull = true
+            return
+        }
+        let place = UnsafeMutableRawPointer(out.base + out.count)
+        for (index, word) in [high >> 32, high, low >> 32, low].enumerated() {
+            place.storeBytes(of: Self.digits(UInt32(truncatingIfNeeded: word)), toByteOffset: index * 8, as: UInt64.self)
+        }
+        out.count += 32
+    }
+
+    /// Eight hexadecimal digits in one word: nibbles spread to bytes, then `0`...`9` or `a`...`f` by arithmetic.
+    private static func digits(_ value: UInt32) -> UInt64 {
+        var spread = UInt64(value)
+        spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF
+        spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF
+        spread = (spread | spread << 4) & 0x0F0F_0F0F_0F0F_0F0F
+        let isLetter = ((spread &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
+        return (spread &+ 0x3030_3030_3030_3030 &+ isLetter &* 0x27).byteSwapped
+    }
+}

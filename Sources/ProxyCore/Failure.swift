@@ -1,0 +1,219 @@
+// What can go wrong with an exchange, and the one place that says what follows from it: whose side it was, the
+// status, the Proxy-Status (RFC 9209), whether another try may help, and the name in the log.
+
+import HTTPSemantics
+
+/// Whose side failed.
+public enum FailureSide: UInt8, Sendable {
+    /// The client's.
+    case downstream
+    /// The upstream's.
+    case upstream
+    /// Ours.
+    case proxy
+}
+
+/// Why an exchange did not end as it should.
+public enum Failure: UInt8, Error, Sendable, CaseIterable {
+    // The client's side.
+
+    /// The request broke a rule; the `HeadFault` beside it says which.
+    case requestRefused
+    /// The request's head was not complete in time.
+    case requestHeadTimedOut
+    /// Request content was awaited and did not come, or came too slowly.
+    case requestContentTimedOut
+    /// The request's content is longer than `content_max`.
+    case requestContentTooLong
+    /// No route matches.
+    case noRoute
+    /// The method is not allowed here.
+    case methodNotAllowed
+    /// The exchange took longer than `request_timeout`.
+    case requestTimedOut
+    /// The client is gone.
+    case clientGone
+    /// The client took nothing for too long.
+    case clientStalled
+
+    // The upstream's side.
+
+    /// The server's name has no address.
+    case nameNotFound
+    /// The name servers did not answer.
+    case nameTimedOut
+    /// The server refused the connection.
+    case connectRefused
+    /// The server cannot be reached.
+    case connectUnreachable
+    /// The server did not accept in time.
+    case connectTimedOut
+    /// The server closed or reset before the first byte of an answer.
+    case closedBeforeResponse
+    /// The server closed or reset within a head.
+    case closedWithinHead
+    /// No final head in time.
+    case responseHeadTimedOut
+    /// The response breaks a rule; the `HeadFault` beside it says which.
+    case responseRefused
+    /// The response's head is too long.
+    case responseHeadTooLong
+    /// More interim responses than one exchange may have.
+    case tooManyInterim
+    /// A 101 that nobody asked for.
+    case unexpectedSwitch
+    /// The content ended too early.
+    case responseTruncated
+    /// The content stood still for too long.
+    case responseIdleTimedOut
+
+    // Ours.
+
+    /// Every server is at its `max_exchanges`, and the queue is full.
+    case queueFull
+    /// No server became free in time.
+    case queueTimedOut
+    /// No descriptor or no memory for a connection upstream.
+    case outOfResources
+    /// The process ends before the exchange does.
+    case shutDown
+
+    /// Whose side it was.
+    public var side: FailureSide {
+        switch self {
+        case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
+            .methodNotAllowed, .requestTimedOut, .clientGone, .clientStalled:
+            .downstream
+        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
+            .closedBeforeResponse, .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong,
+            .tooManyInterim, .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut:
+            .upstream
+        case .queueFull, .queueTimedOut, .outOfResources, .shutDown:
+            .proxy
+        }
+    }
+
+    /// The status that answers it, where no head was sent yet.
+    /// - Parameter fault: what the request's fault was, for `requestRefused`.
+    public func status(_ fault: HeadFault) -> UInt16 {
+        switch self {
+        case .requestRefused: fault.requestStatus
+        case .requestHeadTimedOut, .requestContentTimedOut: 408
+        case .requestContentTooLong: 413
+        case .noRoute: 404
+        case .methodNotAllowed: 405
+        case .clientGone, .clientStalled: 408
+        case .nameNotFound, .connectRefused, .connectUnreachable, .closedBeforeResponse, .closedWithinHead,
+            .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated:
+            502
+        case .nameTimedOut, .connectTimedOut, .responseHeadTimedOut, .responseIdleTimedOut, .requestTimedOut: 504
+        case .queueFull, .queueTimedOut, .outOfResources, .shutDown: 503
+        }
+    }
+
+    /// The error type of RFC 9209 section 2.3.
+    public func proxyStatusError(_ fault: HeadFault) -> StaticString {
+        switch self {
+        case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
+            .methodNotAllowed, .clientGone, .clientStalled:
+            "http_request_error"
+        case .nameNotFound: "dns_error"
+        case .nameTimedOut: "dns_timeout"
+        case .connectRefused: "connection_refused"
+        case .connectUnreachable: "destination_ip_unroutable"
+        case .connectTimedOut: "connection_timeout"
+        case .closedBeforeResponse: "connection_terminated"
+        case .closedWithinHead, .responseTruncated: "http_response_incomplete"
+        case .responseHeadTimedOut, .requestTimedOut: "http_response_timeout"
+        case .responseIdleTimedOut: "connection_read_timeout"
+        case .responseRefused:
+            switch fault {
+            case .transferCoding, .transferEncoding: "http_response_transfer_coding"
+            case .headTooLong, .tooManyFields: "http_response_header_section_size"
+            default: "http_protocol_error"
+            }
+        case .responseHeadTooLong, .tooManyInterim: "http_response_header_section_size"
+        case .unexpectedSwitch: "http_upgrade_failed"
+        case .queueFull, .queueTimedOut, .outOfResources: "connection_limit_reached"
+        case .shutDown: "destination_unavailable"
+        }
+    }
+
+    /// One sentence for people, without a full stop.
+    public func explanation(_ fault: HeadFault) -> StaticString {
+        switch self {
+        case .requestRefused, .responseRefused: fault.explanation
+        case .requestHeadTimedOut: "the request head was not complete in time"
+        case .requestContentTimedOut: "the request content did not come in time"
+        case .requestContentTooLong: "the request content is too long"
+        case .noRoute: "no route matches"
+        case .methodNotAllowed: "the method is not allowed here"
+        case .requestTimedOut: "the exchange took too long"
+        case .clientGone: "the client is gone"
+        case .clientStalled: "the client takes nothing"
+        case .nameNotFound: "the upstream's name has no address"
+        case .nameTimedOut: "the upstream's name could not be looked up in time"
+        case .connectRefused: "the upstream refused the connection"
+        case .connectUnreachable: "the upstream cannot be reached"
+        case .connectTimedOut: "the upstream did not accept the connection in time"
+        case .closedBeforeResponse: "the upstream closed the connection before it answered"
+        case .closedWithinHead: "the upstream closed the connection within a head"
+        case .responseHeadTimedOut: "the upstream did not answer in time"
+        case .responseHeadTooLong: "the upstream's head is too long"
+        case .tooManyInterim: "the upstream sent too many interim responses"
+        case .unexpectedSwitch: "the upstream switched protocols without being asked"
+        case .responseTruncated: "the upstream closed the connection within the content"
+        case .responseIdleTimedOut: "the upstream's content stood still for too long"
+        case .queueFull: "every upstream server is busy and the queue is full"
+        case .queueTimedOut: "no upstream server became free in time"
+        case .outOfResources: "there is no descriptor left for a connection upstream"
+        case .shutDown: "the proxy is shutting down"
+        }
+    }
+
+    /// The termination reason in the access log.
+    public var logName: StaticString {
+        switch self {
+        case .requestRefused: "request_refused"
+        case .requestHeadTimedOut: "request_head_timeout"
+        case .requestContentTimedOut: "request_idle_timeout"
+        case .requestContentTooLong: "request_too_long"
+        case .noRoute: "no_route"
+        case .methodNotAllowed: "method_not_allowed"
+        case .requestTimedOut: "request_timeout"
+        case .clientGone: "client_aborted"
+        case .clientStalled: "send_timeout"
+        case .nameNotFound: "upstream_name_error"
+        case .nameTimedOut: "upstream_name_timeout"
+        case .connectRefused: "upstream_refused"
+        case .connectUnreachable: "upstream_unreachable"
+        case .connectTimedOut: "upstream_connect_timeout"
+        case .closedBeforeResponse: "upstream_closed"
+        case .closedWithinHead: "upstream_head_truncated"
+        case .responseHeadTimedOut: "upstream_timeout"
+        case .responseRefused: "upstream_malformed"
+        case .responseHeadTooLong: "upstream_head_too_long"
+        case .tooManyInterim: "upstream_interim_flood"
+        case .unexpectedSwitch: "upstream_switched"
+        case .responseTruncated: "upstream_truncated"
+        case .responseIdleTimedOut: "upstream_idle_timeout"
+        case .queueFull: "queue_full"
+        case .queueTimedOut: "queue_timeout"
+        case .outOfResources: "out_of_resources"
+        case .shutDown: "shut_down"
+        }
+    }
+
+    /// Whether nothing of the request can have reached a server, so that any method may be tried elsewhere.
+    public var isBeforeRequest: Bool {
+        switch self {
+        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut: true
+        case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
+            .methodNotAllowed, .requestTimedOut, .clientGone, .clientStalled, .closedBeforeResponse,
+            .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
+            .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .queueFull, .queueTimedOut, .outOfResources,
+            .shutDown:
+            false
+        }
+    }
+}

@@ -1,0 +1,92 @@
+// A configuration as a worker reads it: each worker has its own, so nothing of it is shared between threads.
+// Exchanges and connections hold a snapshot by a plain counter; the last one that lets go of a replaced snapshot
+// frees it.
+
+import Bytes
+import HTTPSemantics
+import ProxyConfiguration
+
+/// A route, compiled. Reached by pointer; lives as long as its snapshot.
+public struct CompiledRoute {
+    /// What answers.
+    public enum Action {
+        /// An upstream, by its index in the configuration.
+        case upstream(Int)
+        /// A status and a text.
+        case respond(UInt16, CompiledTemplate)
+        /// A status and a Location.
+        case redirect(UInt16, CompiledTemplate)
+    }
+    /// The name for logs.
+    public let name: UnsafeBufferPointer<UInt8>
+    /// The upstream's name, or nothing.
+    public let upstreamName: UnsafeBufferPointer<UInt8>
+    /// What answers.
+    public let action: Action
+    /// Edits of the request's fields.
+    public let requestEdits: CompiledEdits
+    /// Edits of the response's fields.
+    public let responseEdits: CompiledEdits
+    /// Rules of forwarding.
+    public let forwarding: Forwarding
+    /// Timers of the upstream's side.
+    public let timers: UpstreamTimers
+}
+
+/// A listener, compiled. Reached by pointer; lives as long as its snapshot.
+public struct CompiledListener {
+    /// The name.
+    public let name: UnsafeBufferPointer<UInt8>
+    /// Where requests go.
+    public let router: Router
+    /// Bounds of a request's head.
+    public let headLimits: HeadLimits
+    /// Timers of the client's side.
+    public let timers: DownstreamTimers
+    /// Networks whose forwarding fields are believed.
+    public let trustedNetworks: UnsafeBufferPointer<IPNetwork>
+    /// Whether peers on Unix sockets are believed.
+    public let trustsUnixPeers: Bool
+    /// What we add to Via behind the version; nothing if it is off.
+    public let via: UnsafeBufferPointer<UInt8>
+    /// How errors are written where no route was found.
+    public let errorFormat: ErrorFormat
+    /// Rules for requests that no route was found for.
+    public let forwardingWithoutRoute: Forwarding
+}
+
+/// The whole.
+public final class Snapshot {
+    /// Listeners in the order of the file.
+    public let listeners: UnsafeBufferPointer<CompiledListener>
+    /// This machine's name.
+    public let nodeName: UnsafeBufferPointer<UInt8>
+    /// What may wait in user space for one direction.
+    public let relayBufferBytes: Int
+    /// The most field lines that any listener admits.
+    public let fieldsMax: Int
+    private let arena = Arena()
+
+    /// Compiles a configuration.
+    public init(_ configuration: Configuration, nodeName: String) {
+        let arena = arena
+        self.nodeName = arena.copy(nodeName)
+        relayBufferBytes = configuration.relayBufferBytes
+        fieldsMax = configuration.listeners.map(\.limits.fieldsMax).max() ?? 128
+        listeners = UnsafeBufferPointer(
+            arena.copy(
+                configuration.listeners.map { listener in
+                    CompiledListener(
+                        name: arena.copy(listener.name),
+                        router: Router(listener.hosts, upstreams: configuration.upstreams, in: arena),
+                        headLimits: HeadLimits(
+                            headBytesMax: listener.limits.headBytesMax, fieldsMax: listener.limits.fieldsMax,
+                            targetBytesMax: listener.limits.targetBytesMax),
+                        timers: listener.timers,
+                        trustedNetworks: UnsafeBufferPointer(arena.copy(listener.trustedProxies.networks)),
+                        trustsUnixPeers: listener.trustedProxies.includesUnixPeers,
+                        via: arena.copy(listener.via.map { " " + $0 } ?? ""), errorFormat: listener.errorFormat,
+                        forwardingWithoutRoute: Forwarding(withoutRouteIn: listener))
+                }))
+    }
+}

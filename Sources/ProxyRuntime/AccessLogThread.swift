@@ -1,0 +1,146 @@
+// The thread that reads the workers' rings, formats and writes. A slow or full destination makes it late, never
+// a worker.
+
+import Bytes
+import EventLoop
+import Glibc
+import ProxyConfiguration
+import Synchronization
+
+/// The access log's thread and the rings to it.
+final class AccessLogThread: Sendable {
+    let rings: [LogRing]
+    private let descriptor: Int32
+    private let ownsDescriptor: Bool
+    private let formatter: AccessLogFormatter
+    private let wakeUp: WakeUp
+    private let isAsleep = Atomic<Bool>(false)
+    private let isStopped = Atomic<Bool>(false)
+    /// Lines that could not be written.
+    private let unwrittenCount = Atomic<Int>(0)
+    private let onTrouble: @Sendable (String) -> Void
+    private let thread = Mutex<Thread?>(nil)
+
+    /// How long the thread naps between two looks while records come: workers need not wake it then.
+    private static let napMicroseconds: UInt32 = 20_000
+    private static let ringBytes = 1 << 20
+    private static let bufferBytes = 256 << 10
+
+    /// Starts the thread.
+    /// - Parameters:
+    ///   - destination: where lines go; a file is made if it is missing.
+    ///   - onTrouble: told what went wrong, now and then, on the log's thread.
+    init(
+        _ destination: LogDestination, format: AccessLogFormat, workerCount: Int,
+        onTrouble: @escaping @Sendable (String) -> Void
+    ) throws(SystemError) {
+        switch destination {
+        case .standardOutput: (descriptor, ownsDescriptor) = (1, false)
+        case .standardError: (descriptor, ownsDescriptor) = (2, false)
+        case .file(let path):
+            descriptor = try LogFile.open(path)
+            ownsDescriptor = true
+        }
+        formatter = AccessLogFormatter(format: format)
+        rings = (0..<workerCount).map { _ in LogRing(capacity: Self.ringBytes) }
+        wakeUp = try WakeUp()
+        self.onTrouble = onTrouble
+        let started = try Thread(name: "access-log") { [self] in run() }
+        thread.withLock { $0 = started }
+    }
+
+    deinit { if ownsDescriptor { close(descriptor) } }
+
+    /// A worker wrote into its empty ring.
+    func recordsCame() {
+        if isAsleep.load(ordering: .acquiring) { wakeUp.ring() }
+    }
+
+    /// Writes what is there, then ends the thread. No worker runs any more.
+    func stop() {
+        isStopped.store(true, ordering: .releasing)
+        wakeUp.ring()
+        let ended = thread.withLock { $0 }
+        ended?.join()
+    }
+
+    private func run() {
+        let base = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.bufferBytes)
+        defer { base.deallocate() }
+        var reportedLost = 0
+        while true {
+            let stopping = isStopped.load(ordering: .acquiring)
+            let count = drain(base)
+            reportTrouble(&reportedLost)
+            if stopping { return }
+            if count > 0 {
+                usleep(Self.napMicroseconds)
+                continue
+            }
+            // Say that we sleep first and look again then: a record that comes between is seen by one of us.
+            isAsleep.store(true, ordering: .sequentiallyConsistent)
+            if drain(base) == 0, !isStopped.load(ordering: .acquiring) {
+                var entry = pollfd(fd: wakeUp.descriptor, events: Int16(POLLIN), revents: 0)
+                poll(&entry, 1, -1)
+            }
+            isAsleep.store(false, ordering: .releasing)
+            wakeUp.silence()
+        }
+    }
+
+    private func drain(_ base: UnsafeMutablePointer<UInt8>) -> Int {
+        var out = ByteWriter(base: base, capacity: Self.bufferBytes)
+        var count = 0
+        for ring in rings {
+            count += ring.readAll { record, strings in
+                let lengths = record.stringBytes
+                let stringBytes =
+                    Int(lengths.method) + Int(lengths.target) + Int(lengths.authority) + Int(lengths.requestID)
+                    + Int(lengths.userAgent) + Int(lengths.referer) + Int(lengths.listener) + Int(lengths.route)
+                    + Int(lengths.upstream) + Int(lengths.server)
+                if out.capacity - out.count < AccessLogFormatter.lineBytesMax(stringBytes: stringBytes) {
+                    write(&out)
+                }
+                formatter.write(record, strings: strings, to: &out)
+            }
+        }
+        write(&out)
+        return count
+    }
+
+    private func write(_ out: inout ByteWriter) {
+        var start = 0
+        while start < out.count {
+            let written = Glibc.write(descriptor, out.base + start, out.count - start)
+            if written > 0 {
+                start += written
+            } else if errno == EAGAIN {
+                var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                poll(&entry, 1, 100)
+            } else if errno != EINTR {
+                unwrittenCount.add(1, ordering: .relaxed)
+                break
+            }
+        }
+        out.count = 0
+    }
+
+    private func reportTrouble(_ reported: inout Int) {
+        let lost =
+            rings.reduce(0) { $0 + $1.lostCount.load(ordering: .relaxed) } + unwrittenCount.load(ordering: .relaxed)
+        if lost > reported {
+            onTrouble("the access log lost records: \(lost) so far")
+            reported = lost
+        }
+    }
+}
+
+/// Files that logs are appended to.
+enum LogFile {
+    /// Opens a file for appending; makes it if it is missing.
+    static func open(_ path: String) throws(SystemError) -> Int32 {
+        let descriptor = Glibc.open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
+        if descriptor < 0 { throw SystemError("open", number: errno) }
+        return descriptor
+    }
+}

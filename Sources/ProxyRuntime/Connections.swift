@@ -1,0 +1,210 @@
+// What a worker keeps of each connection and of each exchange: trivial structs in slabs that never move. An idle
+// connection owns no buffer. Sockets are closed by the worker, which is also who frees the slots.
+
+import Bytes
+import EventLoop
+import HTTP1
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+
+/// Readiness that epoll told and that was not used up yet, and what the peer has done.
+struct SocketState: OptionSet {
+    let rawValue: UInt8
+
+    /// There may be something to read.
+    static let mayRead = SocketState(rawValue: 1 << 0)
+    /// A write may take bytes.
+    static let mayWrite = SocketState(rawValue: 1 << 1)
+    /// The peer ended its direction (epoll's word; bytes before the end may be unread).
+    static let peerEnded = SocketState(rawValue: 1 << 2)
+    /// Writing failed: nothing can be sent any more.
+    static let isBroken = SocketState(rawValue: 1 << 3)
+    /// A place in the agenda is taken.
+    static let isScheduled = SocketState(rawValue: 1 << 4)
+    /// The worker is in the middle of this connection's bytes.
+    static let isProcessing = SocketState(rawValue: 1 << 5)
+}
+
+/// A client's connection.
+struct DownstreamConnection {
+    /// What the connection is doing.
+    enum Phase: UInt8 {
+        /// Between requests, or before the first.
+        case idle
+        /// A part of a head is there.
+        case receivingHead
+        /// An exchange runs.
+        case exchanging
+        /// The last response still has bytes to write; then the connection ends.
+        case flushing
+        /// Our direction is ended; what the client still sends is thrown away, so that it gets its answer.
+        case lingering
+        /// Closed; the slot is freed at the end of the batch.
+        case closed
+    }
+
+    /// What the timer is for.
+    enum TimerPurpose: UInt8 {
+        case none
+        case keepalive
+        case requestHead
+        case requestContent
+        case uploadAfterResponse
+        case sending
+        case lingering
+    }
+
+    var timer: TimerEntry
+    let token: SlabToken
+    let socket: Int32
+    var phase = Phase.idle
+    var state: SocketState = []
+    var timerPurpose = TimerPurpose.none
+    /// Whether the end of the connection must be a reset: only that shows a truncation.
+    var endsByReset = false
+    var decoder = HTTP1Decoder(.request)
+    var inbound = Buffer()
+    var outbound = Buffer()
+    var exchange: UnsafeMutablePointer<ExchangeSlot>?
+    let listener: UnsafeMutablePointer<ListenerState>
+    let peer: Peer
+    /// When the head's first byte came, or lingering began; milliseconds.
+    var phaseStartMilliseconds: UInt64 = 0
+    /// What the peer had not acknowledged when the send timer was looked at last.
+    var unacknowledgedBytes: Int32 = 0
+
+    init(
+        token: SlabToken, socket: Int32, kind: UInt8, listener: UnsafeMutablePointer<ListenerState>, peer: Peer
+    ) {
+        self.token = token
+        self.socket = socket
+        self.listener = listener
+        self.peer = peer
+        timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
+    }
+}
+
+/// A connection to a server.
+struct UpstreamConnection {
+    /// What the connection is doing.
+    enum Phase: UInt8 {
+        /// Not connected yet.
+        case connecting
+        /// An exchange has it.
+        case busy
+        /// In the pool.
+        case idle
+        /// Closed; the slot is freed at the end of the batch.
+        case closed
+    }
+
+    var timer: TimerEntry
+    var idleLink: IdleLink
+    let token: SlabToken
+    let socket: Int32
+    var phase = Phase.connecting
+    var state: SocketState = []
+    /// Whether the last response's head allows another exchange.
+    var isPersistent = false
+    var decoder = HTTP1Decoder(.response)
+    var inbound = Buffer()
+    var outbound = Buffer()
+    var exchange: UnsafeMutablePointer<ExchangeSlot>?
+    let server: UnsafeMutablePointer<ServerState>
+    let createdMilliseconds: UInt64
+    /// `Keep-Alive: timeout=N` of the server; `.max` if it said nothing.
+    var peerIdleSeconds: UInt32 = .max
+    var exchangeCount: UInt32 = 0
+    /// Bytes of the current request that the socket took.
+    var sentBytes: UInt64 = 0
+
+    init(
+        token: SlabToken, socket: Int32, kind: UInt8, server: UnsafeMutablePointer<ServerState>, nowMilliseconds: UInt64
+    ) {
+        self.token = token
+        self.socket = socket
+        self.server = server
+        createdMilliseconds = nowMilliseconds
+        timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
+        idleLink = IdleLink(owner: token)
+    }
+}
+
+/// What must be remembered of a request beyond the turn in which its head was read: for the access log and for
+/// variables in response fields. One block, and where in it things are.
+struct RequestMemo {
+    var block = Buffer()
+    var method = ByteRange()
+    var target = ByteRange()
+    var authority = ByteRange()
+    var requestID = ByteRange()
+    var userAgent = ByteRange()
+    var referer = ByteRange()
+
+    func bytes(_ range: ByteRange) -> UnsafeBufferPointer<UInt8> {
+        guard !range.isEmpty, let base = block.base else { return UnsafeBufferPointer(start: nil, count: 0) }
+        return UnsafeBufferPointer(start: base + Int(range.start), count: Int(range.count))
+    }
+}
+
+/// An exchange with what the runtime needs around the machine.
+struct ExchangeSlot {
+    var timer: TimerEntry
+    let token: SlabToken
+    var machine: Exchange
+    let downstream: UnsafeMutablePointer<DownstreamConnection>
+    var upstream: UnsafeMutablePointer<UpstreamConnection>?
+    let listener: UnsafePointer<CompiledListener>
+    let route: UnsafePointer<CompiledRoute>?
+    /// The worker's snapshot that `listener` and `route` belong to.
+    let snapshot: Int
+    var upstreamState: UnsafeMutablePointer<UpstreamState>?
+    /// The server that is tried, by its index in the upstream; -1 while none is.
+    var serverIndex = -1
+    /// Whether the balancer counts this exchange for that server.
+    var isCounted = false
+    var triedServers: UInt64 = 0
+    /// Whether a permit of the server's `max_exchanges` is held.
+    var holdsPermit = false
+    var isQueued = false
+    /// The request as it was sent so far, for another try.
+    var retained = Buffer()
+    var memo = RequestMemo()
+    let requestID: RequestID
+    let method: Method
+    let isHTTP10: Bool
+    /// How the request's content is framed upstream.
+    let requestFraming: Framing
+    /// How the response's content is framed downstream.
+    var responseFraming = Framing.none
+    /// Whether the end of the response was written.
+    var responseEndIsWritten = false
+    /// Whether the end of the request was written, with its trailers.
+    var requestEndIsWritten = false
+    var reusedUpstream = false
+    let receivedWallMicroseconds: UInt64
+    /// When the wait for a server is over; milliseconds.
+    var waitDeadlineMilliseconds = TimerEntry.never
+    /// When `request_timeout` is over; milliseconds.
+    var totalDeadlineMilliseconds = TimerEntry.never
+
+    init(
+        token: SlabToken, kind: UInt8, machine: Exchange, downstream: UnsafeMutablePointer<DownstreamConnection>,
+        listener: UnsafePointer<CompiledListener>, route: UnsafePointer<CompiledRoute>?, snapshot: Int,
+        requestID: RequestID, head: Head, wallMicroseconds: UInt64
+    ) {
+        self.token = token
+        self.machine = machine
+        self.downstream = downstream
+        self.listener = listener
+        self.route = route
+        self.snapshot = snapshot
+        self.requestID = requestID
+        method = head.storage.pointee.method
+        isHTTP10 = head.storage.pointee.facts.contains(.isHTTP10)
+        requestFraming = head.storage.pointee.framing
+        receivedWallMicroseconds = wallMicroseconds
+        timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
+    }
+}

@@ -1,0 +1,103 @@
+// The error log: swift-log with a handler that writes one line at a time, as text or JSON. Workers do not format:
+// they leave a small event, and the control thread writes it. Lines that peers cause are bounded by the second.
+
+import EventLoop
+import Glibc
+import Logging
+import ProxyConfiguration
+
+/// Writes lines of the error log.
+struct ErrorLogHandler: LogHandler {
+    var metadata: Logger.Metadata = [:]
+    var logLevel: Logger.Level
+    private let descriptor: Int32
+    private let format: ErrorLogFormat
+
+    init(descriptor: Int32, format: ErrorLogFormat, level: Logger.Level) {
+        self.descriptor = descriptor
+        self.format = format
+        logLevel = level
+    }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        let all = metadata.merging(event.metadata ?? [:]) { $1 }.sorted { $0.key < $1.key }
+        var line: String
+        switch format {
+        case .text:
+            line = "\(Self.timestamp()) \(event.level): \(event.message)"
+            for (key, value) in all { line += " \(key)=\(Self.quotedIfNeeded("\(value)"))" }
+        case .json:
+            line = "{\"time\":\"\(Self.timestamp())\",\"level\":\"\(event.level)\",\"message\":"
+            line += Self.quoted("\(event.message)")
+            for (key, value) in all { line += ",\(Self.quoted(key)):\(Self.quoted("\(value)"))" }
+            line += "}"
+        }
+        line += "\n"
+        // One write a line: lines of several threads do not mix.
+        line.withUTF8 { _ = write(descriptor, $0.baseAddress, $0.count) }
+    }
+
+    private static func timestamp() -> String {
+        let microseconds = Clock.wallMicroseconds()
+        var seconds = time_t(microseconds / 1_000_000)
+        var parts = tm()
+        gmtime_r(&seconds, &parts)
+        func padded(_ number: Int32, _ digits: Int) -> String {
+            let text = String(number)
+            return String(repeating: "0", count: max(0, digits - text.count)) + text
+        }
+        let day = "\(padded(parts.tm_year + 1900, 4))-\(padded(parts.tm_mon + 1, 2))-\(padded(parts.tm_mday, 2))"
+        let time = "\(padded(parts.tm_hour, 2)):\(padded(parts.tm_min, 2)):\(padded(parts.tm_sec, 2))"
+        return "\(day)T\(time).\(padded(Int32(microseconds % 1_000_000 / 1000), 3))Z"
+    }
+
+    private static func quotedIfNeeded(_ text: String) -> String {
+        let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x22 && $0 != 0x5C && $0 != 0x7F }
+        return isPlain ? text : quoted(text)
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case "\n": quoted += "\\n"
+            case _ where scalar.value < 0x20 || scalar.value == 0x7F:
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}
+
+/// Makes the error log of a configuration.
+enum ErrorLog {
+    /// A logger.
+    static func make(_ configuration: ProxyConfiguration.ErrorLog) throws(SystemError) -> Logger {
+        let descriptor: Int32
+        switch configuration.destination {
+        case .standardOutput: descriptor = 1
+        case .standardError: descriptor = 2
+        case .file(let path): descriptor = try LogFile.open(path)
+        }
+        let level: Logger.Level =
+            switch configuration.level {
+            case .debug: .debug
+            case .info: .info
+            case .notice: .notice
+            case .warning: .warning
+            case .error: .error
+            }
+        return Logger(label: "headfirst") { _ in
+            ErrorLogHandler(descriptor: descriptor, format: configuration.format, level: level)
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// The control thread: it starts everything, waits for signals and messages, writes what workers have to say to the
+// error log, and ends everything.
+
+import EventLoop
+import HTTPSemantics
+import Logging
+import ProxyConfiguration
+import ProxyCore
+
+/// A running proxy.
+public enum Proxy {
+    /// Runs a proxy until SIGTERM or SIGINT came and running exchanges have ended, at most `shutdown_grace` later;
+    /// a second signal ends it at once.
+    /// - Parameters:
+    ///   - configuration: what to run.
+    ///   - onReady: called when every listener takes connections, with their addresses as text.
+    /// - Throws: if it cannot start; nothing runs then.
+    public static func run(
+        _ configuration: Configuration, onReady: (_ listening: [String]) -> Void
+    ) throws(StartupError) {
+        let signals = try StartupError.during("cannot start") { () throws(SystemError) in try Signals() }
+        let control = try StartupError.during("cannot start") { () throws(SystemError) in
+            try Mailbox<ControlMessage>()
+        }
+        let logger: Logger
+        do {
+            logger = try ErrorLog.make(configuration.errorLog)
+        } catch {
+            throw StartupError("cannot open the error log", error)
+        }
+        let workerCount = configuration.workers ?? Process.availableProcessors()
+        let descriptorsMax = Process.raiseDescriptorLimit()
+        let sockets = try ListeningSockets(configuration, workerCount: workerCount)
+        defer { for path in sockets.paths { Socket.removePath(path) } }
+        let running = try RunningProxy(configuration, workerCount: workerCount, sockets, control: control, logger)
+        logger.info(
+            "started",
+            metadata: [
+                "listening": "\(sockets.names.joined(separator: " "))", "workers": "\(workerCount)",
+                "descriptors_max": "\(descriptorsMax)",
+            ])
+        onReady(sockets.names)
+        running.waitForEnd(signals)
+        logger.info("stopped")
+    }
+}
+
+/// The threads of a proxy, seen from the control thread.
+private final class RunningProxy {
+    private let shared: SharedState
+    private let logger: Logger
+    private let resolver: Resolver?
+    private let accessLog: AccessLogThread?
+    private var runningWorkers = 0
+    private let shutdownGraceMilliseconds: Int
+
+    init(
+        _ configuration: Configuration, workerCount: Int, _ sockets: ListeningSockets,
+        control: Mailbox<ControlMessage>, _ logger: Logger
+    ) throws(StartupError) {
+        self.logger = logger
+        shutdownGraceMilliseconds = configuration.shutdownGraceMilliseconds
+        do {
+            if let destination = configuration.accessLog.destination {
+                accessLog = try AccessLogThread(
+                    destination, format: configuration.accessLog.format, workerCount: workerCount,
+                    onTrouble: { control.post(.trouble($0)) })
+            } else {
+                accessLog = nil
+            }
+        } catch {
+            throw StartupError("cannot open the access log", error)
+        }
+        do {
+            shared = try SharedState(
+                configuration, workerCount: workerCount, accessLog: accessLog, control: control)
+        } catch {
+            throw StartupError("cannot start", error)
+        }
+        resolver = try Self.watchNames(shared)
+        try startWorkers(sockets)
+    }
+
+    /// Starts looking up the servers that have names; nil if none has.
+    private static func watchNames(_ shared: SharedState) throws(StartupError) -> Resolver? {
+        var resolver: Resolver?
+        for (index, server) in shared.servers.enumerated() {
+            guard case .name(let name, _) = server.identity.endpoint else { continue }
+            if resolver == nil {
+                do {
+                    resolver = try Resolver(source: shared.configuration.resolver)
+                } catch {
+                    throw StartupError(error.description)
+                }
+            }
+            let control = shared.control
+            _ = resolver?.watch(
+                name: name, family: server.identity.family,
+                onChange: { control.post(.resolved(server: index, $0)) },
+                onFailure: { control.post(.resolutionFailed(server: index, $0)) })
+        }
+        return resolver
+    }
+
+    private func startWorkers(_ sockets: ListeningSockets) throws(StartupError) {
+        for number in 0..<shared.workerCount {
+            let own = sockets.ofWorker[number]
+            let shared = shared
+            do throws(SystemError) {
+                _ = try Thread(name: "worker-\(number)") {
+                    do throws(SystemError) {
+                        let worker = try Worker(shared, number: number, sockets: own)
+                        worker.run()
+                        shared.control.post(.workerEnded)
+                    } catch {
+                        shared.control.post(.workerFailed(error))
+                    }
+                }
+                runningWorkers += 1
+            } catch {
+                throw StartupError("cannot start a thread", error)
+            }
+        }
+    }
+
+    func waitForEnd(_ signals: borrowing Signals) {
+        var deadline: UInt64?
+        while runningWorkers > 0 {
+            let timeout = deadline.map { max(0, Int($0) - Int(Clock.monotonicMicroseconds() / 1000)) }
+            switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
+            case .terminate:
+                if deadline == nil {
+                    logger.info("stopping: running exchanges may end")
+                    tellAll(.drain)
+                    deadline = Clock.monotonicMicroseconds() / 1000 + UInt64(shutdownGraceMilliseconds)
+                } else {
+                    logger.notice("stopping at once")
+                    tellAll(.stop)
+                }
+            case .timedOut:
+                logger.notice("shutdown_grace is over; what still runs is ended")
+                tellAll(.stop)
+                deadline = .max / 2
+            case .woken: readMessages()
+            }
+        }
+        accessLog?.stop()
+        resolver?.stop()
+    }
+
+    private func tellAll(_ message: WorkerMessage) {
+        for mailbox in shared.mailboxes { mailbox.post(message) }
+    }
+
+    private func readMessages() {
+        for message in shared.control.takeAll() {
+            switch message {
+            case .workerEnded: runningWorkers -= 1
+            case .workerFailed(let error):
+                logger.error("a worker could not start", metadata: ["reason": "\(error)"])
+                runningWorkers -= 1
+                tellAll(.stop)
+            case .peer(let event): log(event)
+            case .peerEventsSuppressed(let count):
+                logger.warning("more of the like", metadata: ["count": "\(count)"])
+            case .acceptingPaused(let reason):
+                logger.warning("taking no new connections for a while", metadata: ["reason": "\(reason)"])
+            case .trouble(let text): logger.error("\(text)")
+            case .resolved(let server, let outcome): tellResolved(server, outcome)
+            case .resolutionFailed(let server, let failure):
+                logger.warning(
+                    "a name could not be looked up; its last addresses, if there are any, stay in use",
+                    metadata: ["server": "\(shared.servers[server].identity.description)", "reason": "\(failure)"])
+            }
+        }
+    }
+
+    private func tellResolved(_ server: Int, _ outcome: ResolutionOutcome) {
+        let identity = shared.servers[server].identity
+        switch outcome {
+        case .addresses(let addresses):
+            guard case .name(_, let port) = identity.endpoint else { return }
+            logger.info(
+                "a server's addresses are known",
+                metadata: [
+                    "server": "\(identity.description)",
+                    "addresses": "\(addresses.map { "\($0)" }.joined(separator: " "))",
+                ])
+            tellAll(.addressesChanged(server: server, addresses.map { SocketAddress($0, port: port) }))
+        case .failed(let failure):
+            logger.warning(
+                "a server's name has no address",
+                metadata: ["server": "\(identity.description)", "reason": "\(failure)"])
+            tellAll(.addressesFailed(server: server, failure == .timedOut ? .nameTimedOut : .nameNotFound))
+        }
+    }
+
+    private func log(_ event: PeerEvent) {
+        var metadata: Logger.Metadata = [
+            "reason": "\(event.failure.logName)", "status": "\(event.status)", "tries": "\(event.tries)",
+        ]
+        if let server = event.server { metadata["server"] = "\(shared.servers[server].identity.description)" }
+        logger.warning("\(event.failure.explanation(event.fault))", metadata: metadata)
+    }
+}

@@ -1,0 +1,154 @@
+// What a worker knows of upstreams and their servers, and what all workers share of a server: the count against
+// `max_exchanges`. Pools are keyed by the server's identity, not by the configuration that names it, so that they
+// survive a change of it.
+
+import Bytes
+import EventLoop
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+import Synchronization
+
+/// What makes a server the same server.
+struct ServerIdentity: Hashable, Sendable {
+    let endpoint: Endpoint
+    let family: AddressFamily
+
+    init(_ server: Server) {
+        endpoint = server.endpoint
+        family = server.family
+    }
+
+    /// As it stands in a Host field and in logs.
+    var authority: String {
+        switch endpoint {
+        case .ip(let address, let port): address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)"
+        case .name(let name, let port): "\(name):\(port)"
+        case .unix: "localhost"
+        }
+    }
+
+    /// For logs.
+    var description: String {
+        if case .unix(let path) = endpoint { return "unix:\(path)" }
+        return authority
+    }
+}
+
+/// What all workers share of one server.
+final class SharedServer: Sendable {
+    let identity: ServerIdentity
+    private let runningCount = Atomic<Int>(0)
+    /// A bit for each worker that has exchanges waiting.
+    private let waitingWorkers = Atomic<UInt64>(0)
+
+    init(_ identity: ServerIdentity) { self.identity = identity }
+
+    /// Takes a place among `max`, if one is free.
+    func takePermit(max: Int) -> Bool {
+        var current = runningCount.load(ordering: .relaxed)
+        while current < max {
+            let (exchanged, original) = runningCount.weakCompareExchange(
+                expected: current, desired: current + 1, ordering: .acquiringAndReleasing)
+            if exchanged { return true }
+            current = original
+        }
+        return false
+    }
+
+    /// Gives a place back.
+    /// - Returns: the workers that wait for one.
+    func givePermit() -> UInt64 {
+        runningCount.subtract(1, ordering: .acquiringAndReleasing)
+        return waitingWorkers.load(ordering: .acquiring)
+    }
+
+    func setWaiting(worker: Int, _ isWaiting: Bool) {
+        let bit: UInt64 = 1 << UInt64(worker & 63)
+        if isWaiting {
+            waitingWorkers.bitwiseOr(bit, ordering: .acquiringAndReleasing)
+        } else {
+            waitingWorkers.bitwiseAnd(~bit, ordering: .acquiringAndReleasing)
+        }
+    }
+}
+
+/// A server as one worker sees it. Reached by pointer; lives as long as the worker.
+struct ServerState {
+    /// Where the server is, if that is known.
+    enum Addresses {
+        /// Nobody answered yet.
+        case unknown
+        /// At least one; they are taken in turn.
+        case known([SocketAddress])
+        /// The name has none.
+        case failed(Failure)
+    }
+
+    /// Its index in the table of servers, the same for every worker.
+    let index: Int
+    let shared: SharedServer
+    let authority: UnsafeBufferPointer<UInt8>
+    let logName: UnsafeBufferPointer<UInt8>
+    var addresses: Addresses
+    var nextAddress = 0
+    var idle = IdlePool()
+
+    init(_ shared: SharedServer, index: Int) {
+        self.shared = shared
+        self.index = index
+        authority = Self.copy(shared.identity.authority)
+        logName = Self.copy(shared.identity.description)
+        switch shared.identity.endpoint {
+        case .ip(let address, let port):
+            addresses = .known([SocketAddress(address, port: port)])
+        case .unix(let path):
+            addresses = SocketAddress(path: path).map { .known([$0]) } ?? .failed(.connectUnreachable)
+        case .name:
+            addresses = .unknown
+        }
+    }
+
+    private static func copy(_ text: String) -> UnsafeBufferPointer<UInt8> {
+        let bytes = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: text.utf8.count)
+        _ = bytes.initialize(from: text.utf8)
+        return UnsafeBufferPointer(bytes)
+    }
+
+    func destroy() {
+        authority.deallocate()
+        logName.deallocate()
+    }
+
+    /// How many addresses can be tried.
+    var addressCount: Int {
+        if case .known(let addresses) = addresses { addresses.count } else { 1 }
+    }
+}
+
+extension SocketAddress {
+    init(_ address: IPAddress, port: UInt16) {
+        self.init(high: address.high, low: address.low, isIPv4: address.isIPv4, port: port)
+    }
+}
+
+/// An upstream of a configuration as one worker sees it. Reached by pointer.
+struct UpstreamState {
+    let configuration: Upstream
+    let servers: [UnsafeMutablePointer<ServerState>]
+    var balancer: LoadBalancer
+    /// Exchanges that wait because every server is at its `max_exchanges`, first come first served.
+    var queue: [SlabToken] = []
+    let queueCountMax: Int
+    let idleConnectionsMax: Int
+
+    init(_ configuration: Upstream, servers: [UnsafeMutablePointer<ServerState>], workerCount: Int) {
+        self.configuration = configuration
+        self.servers = servers
+        balancer = LoadBalancer(configuration.balance, weights: configuration.servers.map(\.weight))
+        // As many may wait as may run: more would only wait longer than anybody does.
+        let running = configuration.servers.compactMap(\.exchangesMax).reduce(0, +)
+        queueCountMax = max(16, (running + workerCount - 1) / workerCount)
+        idleConnectionsMax = (configuration.keepalive.connectionsMax + workerCount - 1) / workerCount
+    }
+}

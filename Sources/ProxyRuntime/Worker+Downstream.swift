@@ -1,0 +1,447 @@
+// The client's side: bytes in, requests out; and the writing of what goes back.
+
+import Bytes
+import EventLoop
+import HTTP1
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+
+extension Worker {
+    /// How long a client may be silent, and how long in all, while it is read only so that it gets its answer.
+    private static var lingerIdleMilliseconds: UInt64 { 5_000 }
+    private static var lingerMilliseconds: UInt64 { 30_000 }
+    /// Bytes that are read at least, where a part of a message is already there.
+    private static var readBytesMin: Int { 4096 }
+    /// A sender gets this long before its rate counts.
+    private static var rateGraceMilliseconds: UInt64 { 5_000 }
+
+    // MARK: Readiness
+
+    func downstreamIsReady(_ connection: DownstreamPointer, _ readiness: Readiness) {
+        guard connection.pointee.phase != .closed else { return }
+        if readiness.contains(.peerEnded) { connection.pointee.state.insert(.peerEnded) }
+        if readiness.contains(.readable) || readiness.contains(.peerEnded) {
+            connection.pointee.state.insert(.mayRead)
+        }
+        if !readiness.isDisjoint(with: [.failed, .hungUp]) {
+            downstreamBroke(connection)
+            return
+        }
+        if readiness.contains(.writable) {
+            connection.pointee.state.insert(.mayWrite)
+            if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
+        }
+        resumeDownstream(connection)
+    }
+
+    /// Does whatever is possible now.
+    func resumeDownstream(_ connection: DownstreamPointer) {
+        switch connection.pointee.phase {
+        case .idle, .receivingHead, .exchanging:
+            if connection.pointee.state.contains(.isBroken) {
+                downstreamBroke(connection)
+                return
+            }
+            // Also without bytes: the end of a request may have been left untold when the server took no more.
+            let hasInput = !connection.pointee.inbound.isEmpty || connection.pointee.phase == .exchanging
+            if hasInput, mayDecode(connection) {
+                let buffered = connection.pointee.inbound.bytes
+                consume(buffered, from: connection, isScratch: false)
+            }
+            readDownstream(connection)
+            noticeClientEnd(connection)
+        case .flushing:
+            if connection.pointee.outbound.isEmpty { endSending(connection) }
+        case .lingering: discardInput(connection)
+        case .closed: break
+        }
+    }
+
+    /// A FIN that epoll told of while a request is being answered: its bytes need not be read to know (rule 9).
+    private func noticeClientEnd(_ connection: DownstreamPointer) {
+        guard connection.pointee.phase == .exchanging, connection.pointee.state.contains(.peerEnded),
+            let exchange = connection.pointee.exchange
+        else { return }
+        // A request that is still being received may be complete in what is unread; only `abort` does not care.
+        if exchange.pointee.machine.onClientClose != .abort, exchange.pointee.machine.requestSide == .receiving {
+            return
+        }
+        perform(exchange.pointee.machine.clientEnded(), for: exchange)
+    }
+
+    /// The connection is reset or cannot be written to any more.
+    private func downstreamBroke(_ connection: DownstreamPointer) {
+        connection.pointee.state.insert(.isBroken)
+        pool.release(&connection.pointee.outbound)
+        if connection.pointee.phase == .exchanging, let exchange = connection.pointee.exchange {
+            perform(exchange.pointee.machine.clientReset(), for: exchange)
+            // Under `finish` the answer runs out unread: what waited for the client need not wait.
+            if let exchange = connection.pointee.exchange, let upstream = exchange.pointee.upstream {
+                schedule(upstream)
+            }
+        } else {
+            closeDownstream(connection)
+        }
+    }
+
+    // MARK: Reading
+
+    /// Whether bytes of the client are wanted now: backpressure is this answer.
+    private func mayDecode(_ connection: DownstreamPointer) -> Bool {
+        switch connection.pointee.phase {
+        case .idle, .receivingHead: return connection.pointee.outbound.isEmpty
+        case .exchanging:
+            guard let exchange = connection.pointee.exchange else { return false }
+            guard exchange.pointee.machine.wantsRequestContent else { return false }
+            guard let upstream = exchange.pointee.upstream else { return true }
+            return upstream.pointee.outbound.isEmpty && !upstream.pointee.state.contains(.isBroken)
+        case .flushing, .lingering, .closed: return false
+        }
+    }
+
+    private func readDownstream(_ connection: DownstreamPointer) {
+        while connection.pointee.state.contains(.mayRead), mayDecode(connection) {
+            let isScratch = connection.pointee.inbound.isEmpty
+            let room: UnsafeMutablePointer<UInt8>
+            let capacity: Int
+            if isScratch {
+                room = scratch
+                capacity = scratchCapacity
+            } else {
+                pool.reserve(Self.readBytesMin, in: &connection.pointee.inbound)
+                let buffer = connection.pointee.inbound
+                room = buffer.base.unsafelyUnwrapped + Int(buffer.end)
+                capacity = Int(buffer.capacity) - Int(buffer.end)
+            }
+            switch Socket.receive(connection.pointee.socket, into: room, capacity: capacity) {
+            case .bytes(let count):
+                // A short read means that nothing is left, unless the end is behind it.
+                if count < capacity, !connection.pointee.state.contains(.peerEnded) {
+                    connection.pointee.state.remove(.mayRead)
+                }
+                if isScratch {
+                    consume(UnsafeBufferPointer(start: room, count: count), from: connection, isScratch: true)
+                } else {
+                    connection.pointee.inbound.end += UInt32(count)
+                    let buffered = connection.pointee.inbound.bytes
+                    consume(buffered, from: connection, isScratch: false)
+                }
+            case .wouldBlock:
+                connection.pointee.state.remove(.mayRead)
+            case .ended:
+                inputEnded(connection)
+                return
+            case .failed:
+                downstreamBroke(connection)
+                return
+            }
+        }
+    }
+
+    /// The client's direction is read to its end.
+    private func inputEnded(_ connection: DownstreamPointer) {
+        connection.pointee.state.insert(.peerEnded)
+        connection.pointee.state.remove(.mayRead)
+        if let exchange = connection.pointee.exchange {
+            // What is missing of the request will never come.
+            perform(exchange.pointee.machine.clientEnded(), for: exchange)
+        } else {
+            closeDownstream(connection)
+        }
+    }
+
+    /// Decodes what is there, as far as it is wanted, and keeps the rest.
+    private func consume(
+        _ input: UnsafeBufferPointer<UInt8>, from connection: DownstreamPointer, isScratch: Bool
+    ) {
+        var offset = 0
+        connection.pointee.state.insert(.isProcessing)
+        decoding: while mayDecode(connection) {
+            let limits = connection.pointee.listener.pointee.compiled.pointee.headLimits
+            let event = connection.pointee.decoder.next(input, from: &offset, into: head, limits: limits)
+            if connection.pointee.exchange == nil {
+                switch event {
+                case .needsInput: break decoding
+                case .head: beginExchange(connection)
+                case .failed(let fault): refuseRequest(connection, .requestRefused, fault)
+                case .interim, .content, .trailers, .ended:
+                    preconditionFailure("a request begins with its head")
+                }
+            } else if !relayRequest(event, input, connection) {
+                break decoding
+            }
+        }
+        connection.pointee.state.remove(.isProcessing)
+        if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
+        keepRest(of: input, from: offset, connection, isScratch: isScratch)
+        if connection.pointee.phase != .closed { updateTimer(connection) }
+    }
+
+    /// - Returns: whether there may be another event.
+    private func relayRequest(
+        _ event: MessageEvent, _ input: UnsafeBufferPointer<UInt8>, _ connection: DownstreamPointer
+    ) -> Bool {
+        guard let exchange = connection.pointee.exchange else { return true }
+        switch event {
+        case .needsInput: return false
+        case .content(let start, let count):
+            let actions = exchange.pointee.machine.requestContentReceived(count)
+            if actions.upstream == .forwardContent {
+                forwardRequestContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
+            } else {
+                perform(actions, for: exchange)
+            }
+        case .trailers:
+            if exchange.pointee.machine.requestSide == .receiving { forwardRequestTrailers(exchange) }
+        case .ended: perform(exchange.pointee.machine.requestEnded(now: nowMicroseconds), for: exchange)
+        case .failed(let fault): perform(exchange.pointee.machine.requestFailed(fault), for: exchange)
+        case .interim, .head: preconditionFailure("two heads in one request")
+        }
+        return true
+    }
+
+    private func keepRest(
+        of input: UnsafeBufferPointer<UInt8>, from offset: Int, _ connection: DownstreamPointer, isScratch: Bool
+    ) {
+        switch connection.pointee.phase {
+        case .idle, .receivingHead, .exchanging:
+            if isScratch {
+                if offset < input.count {
+                    pool.append(
+                        UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: input[offset...])),
+                        to: &connection.pointee.inbound)
+                }
+            } else if offset > 0 {
+                pool.consume(offset, of: &connection.pointee.inbound)
+            }
+            guard connection.pointee.exchange == nil else { return }
+            if connection.pointee.phase == .idle, !connection.pointee.inbound.isEmpty,
+                connection.pointee.outbound.isEmpty
+            {
+                connection.pointee.phase = .receivingHead
+                connection.pointee.phaseStartMilliseconds = nowMilliseconds
+            }
+        case .flushing, .lingering, .closed: pool.release(&connection.pointee.inbound)
+        }
+    }
+
+    /// Reads and throws away, so that the client can read our answer before its own bytes are refused.
+    private func discardInput(_ connection: DownstreamPointer) {
+        while connection.pointee.state.contains(.mayRead) {
+            switch Socket.receive(connection.pointee.socket, into: scratch, capacity: scratchCapacity) {
+            case .bytes:
+                updateTimer(connection)
+            case .wouldBlock: connection.pointee.state.remove(.mayRead)
+            case .ended, .failed:
+                closeDownstream(connection)
+                return
+            }
+        }
+    }
+
+    // MARK: Writing
+
+    /// Writes what this turn has collected for the client; what the socket does not take waits.
+    func flush(_ connection: DownstreamPointer) {
+        guard !toDownstream.isEmpty else { return }
+        defer { toDownstream.clear() }
+        guard !connection.pointee.state.contains(.isBroken) else { return }
+        var sent = 0
+        if connection.pointee.outbound.isEmpty, connection.pointee.state.contains(.mayWrite) {
+            switch toDownstream.send(to: connection.pointee.socket) {
+            case .bytes(let count):
+                sent = count
+                if sent == toDownstream.byteCount { return }
+            case .wouldBlock: break
+            case .ended, .failed:
+                connection.pointee.state.insert(.isBroken)
+                schedule(connection)
+                return
+            }
+            connection.pointee.state.remove(.mayWrite)
+        }
+        let wasEmpty = connection.pointee.outbound.isEmpty
+        toDownstream.copy(skipping: sent, to: &connection.pointee.outbound, of: pool)
+        if wasEmpty {
+            noteUnacknowledged(connection)
+            updateTimer(connection)
+            // While the client takes nothing, nothing is read from the server, and its clock stands still.
+            if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
+        }
+    }
+
+    /// The socket takes bytes again.
+    private func drainOutbound(_ connection: DownstreamPointer) {
+        while !connection.pointee.outbound.isEmpty {
+            let bytes = connection.pointee.outbound.bytes
+            guard let base = bytes.baseAddress else { return }
+            switch Socket.send(connection.pointee.socket, base, count: bytes.count) {
+            case .bytes(let count):
+                pool.consume(count, of: &connection.pointee.outbound)
+                updateTimer(connection)
+                if count < bytes.count {
+                    connection.pointee.state.remove(.mayWrite)
+                    noteUnacknowledged(connection)
+                    return
+                }
+            case .wouldBlock:
+                connection.pointee.state.remove(.mayWrite)
+                return
+            case .ended, .failed:
+                connection.pointee.state.insert(.isBroken)
+                pool.release(&connection.pointee.outbound)
+                return
+            }
+        }
+        // Drained: the server may be read again.
+        if let upstream = connection.pointee.exchange?.pointee.upstream {
+            updateTimer(upstream)
+            schedule(upstream)
+        }
+    }
+
+    // MARK: The end of an exchange, and of the connection
+
+    /// The exchange is over and the connection serves the next.
+    func becomeIdle(_ connection: DownstreamPointer) {
+        connection.pointee.exchange = nil
+        connection.pointee.phase = .idle
+        connection.pointee.decoder.startNext()
+        updateTimer(connection)
+        let hasMore = !connection.pointee.inbound.isEmpty || connection.pointee.state.contains(.mayRead)
+        if hasMore, !connection.pointee.state.contains(.isProcessing) { schedule(connection) }
+    }
+
+    /// The exchange is over and the connection ends when everything is written.
+    func beginClosing(_ connection: DownstreamPointer) {
+        connection.pointee.exchange = nil
+        connection.pointee.phase = .flushing
+        if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
+        updateTimer(connection)
+        if connection.pointee.outbound.isEmpty { endSending(connection) }
+    }
+
+    /// Everything is written: our direction ends, and what the client still sends is read for a while (rule 6).
+    private func endSending(_ connection: DownstreamPointer) {
+        if connection.pointee.endsByReset || connection.pointee.state.contains(.isBroken) {
+            closeDownstream(connection)
+            return
+        }
+        Socket.endSending(connection.pointee.socket)
+        connection.pointee.phase = .lingering
+        connection.pointee.phaseStartMilliseconds = nowMilliseconds
+        updateTimer(connection)
+        if connection.pointee.state.contains(.mayRead) { schedule(connection) }
+    }
+
+    func closeDownstream(_ connection: DownstreamPointer) {
+        precondition(connection.pointee.phase != .closed, "closed twice")
+        connection.pointee.phase = .closed
+        wheel.remove(&connection.pointee.timer)
+        if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
+        pool.release(&connection.pointee.outbound)
+        if connection.pointee.endsByReset {
+            Socket.reset(connection.pointee.socket)
+        } else {
+            Socket.close(connection.pointee.socket)
+        }
+        shared.connectionClosed()
+        graveyard.append(connection.pointee.timer.owner)
+    }
+
+    // MARK: Timers
+
+    /// Sets the timer for what the connection waits for now. Called when it begins to wait and at each progress.
+    func updateTimer(_ connection: DownstreamPointer) {
+        let timers = connection.pointee.listener.pointee.compiled.pointee.timers
+        var purpose = DownstreamConnection.TimerPurpose.none
+        var deadline = TimerEntry.never
+        switch connection.pointee.phase {
+        case .idle:
+            if connection.pointee.outbound.isEmpty {
+                (purpose, deadline) = (.keepalive, after(timers.keepaliveMilliseconds))
+            } else {
+                (purpose, deadline) = (.sending, after(timers.sendIdleMilliseconds))
+            }
+        case .receivingHead:
+            purpose = .requestHead
+            if let limit = timers.requestHeadMilliseconds {
+                deadline = connection.pointee.phaseStartMilliseconds + UInt64(limit)
+            }
+        case .exchanging:
+            (purpose, deadline) = exchangeTimer(connection, timers)
+        case .flushing:
+            (purpose, deadline) = (.sending, after(timers.sendIdleMilliseconds))
+        case .lingering:
+            purpose = .lingering
+            deadline = min(
+                nowMilliseconds + Self.lingerIdleMilliseconds,
+                connection.pointee.phaseStartMilliseconds + Self.lingerMilliseconds)
+        case .closed: return
+        }
+        connection.pointee.timerPurpose = purpose
+        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+    }
+
+    private func exchangeTimer(
+        _ connection: DownstreamPointer, _ timers: DownstreamTimers
+    ) -> (DownstreamConnection.TimerPurpose, UInt64) {
+        if !connection.pointee.outbound.isEmpty { return (.sending, after(timers.sendIdleMilliseconds)) }
+        guard let exchange = connection.pointee.exchange else { return (.none, TimerEntry.never) }
+        let machine = exchange.pointee.machine
+        switch machine.requestSide {
+        case .ended, .failed: return (.none, TimerEntry.never)
+        case .receiving, .discarding:
+            if machine.responseSide == .ended {
+                return (.uploadAfterResponse, nowMilliseconds + Self.lingerIdleMilliseconds)
+            }
+            guard machine.wantsRequestContent, !machine.hasAnswered, !machine.awaitsContinue, mayDecode(connection)
+            else { return (.none, TimerEntry.never) }
+            let idle = after(timers.requestIdleMilliseconds)
+            guard let rate = timers.requestBytesPerSecondMin else { return (.requestContent, idle) }
+            // The moment at which the average falls below the rate if nothing more comes.
+            let allowed = machine.requestContentBytes * 1000 / UInt64(rate) + Self.rateGraceMilliseconds
+            let start = max(machine.phases.requestHead, machine.phases.upstreamAttached) / 1000
+            return (.requestContent, min(idle, max(nowMilliseconds + 1, start + allowed)))
+        }
+    }
+
+    func after(_ milliseconds: Int?) -> UInt64 {
+        milliseconds.map { nowMilliseconds + UInt64($0) } ?? TimerEntry.never
+    }
+
+    func downstreamTimerExpired(_ connection: DownstreamPointer) {
+        guard connection.pointee.phase != .closed else { return }
+        switch connection.pointee.timerPurpose {
+        case .none: break
+        case .keepalive, .lingering: closeDownstream(connection)
+        case .requestHead: refuseRequest(connection, .requestHeadTimedOut, .startLine)
+        case .requestContent, .uploadAfterResponse:
+            guard let exchange = connection.pointee.exchange else { return }
+            perform(exchange.pointee.machine.requestTimedOut(.requestContentTimedOut), for: exchange)
+        case .sending: sendTimerExpired(connection)
+        }
+    }
+
+    private func noteUnacknowledged(_ connection: DownstreamPointer) {
+        let bytes = Socket.unacknowledgedBytes(connection.pointee.socket) ?? 0
+        connection.pointee.unacknowledgedBytes = Int32(clamping: bytes)
+    }
+
+    /// The socket told of no room for the whole time. The client may read slowly all the same: the kernel tells of
+    /// room only when a good part of its buffer is free, so what is unacknowledged decides.
+    private func sendTimerExpired(_ connection: DownstreamPointer) {
+        let before = connection.pointee.unacknowledgedBytes
+        noteUnacknowledged(connection)
+        if connection.pointee.unacknowledgedBytes < before {
+            updateTimer(connection)
+            return
+        }
+        if let exchange = connection.pointee.exchange {
+            perform(exchange.pointee.machine.abandoned(.clientStalled), for: exchange)
+        } else {
+            closeDownstream(connection)
+        }
+    }
+}

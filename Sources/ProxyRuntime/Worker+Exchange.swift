@@ -1,0 +1,300 @@
+// Carrying out what an exchange decides: its beginning, its actions on either side, answers of our own, its end.
+
+import Bytes
+import EventLoop
+import HTTP1
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+
+extension Worker {
+    // MARK: Beginning
+
+    /// A request's head is in the scratch.
+    func beginExchange(_ connection: DownstreamPointer) {
+        let listener = connection.pointee.listener.pointee.compiled
+        let route = head.storage.pointee.method == .connect ? nil : listener.pointee.router.route(head)
+        let exchange = addExchange(connection, listener, route)
+        if head.storage.pointee.method == .connect {
+            // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
+            let isFramed = head.storage.pointee.framing != .none
+            let cause: Failure = isFramed ? .requestRefused : .methodNotAllowed
+            exchange.pointee.machine.connectionDrained()
+            perform(exchange.pointee.machine.refused(cause, fault: .framingConflict), for: exchange)
+            return
+        }
+        guard let route else {
+            perform(exchange.pointee.machine.refused(.noRoute), for: exchange)
+            return
+        }
+        if head.storage.pointee.framing == .length,
+            exchange.pointee.machine.exceedsContentMax(head.storage.pointee.contentLength)
+        {
+            perform(exchange.pointee.machine.refused(.requestContentTooLong), for: exchange)
+            return
+        }
+        if head.storage.pointee.facts.contains(.maxForwards), head.storage.pointee.maxForwards == 0 {
+            answerAsFinalRecipient(exchange)
+            return
+        }
+        switch route.pointee.action {
+        case .respond(let status, let text):
+            answer(exchange, status: status) { context, out in
+                LocalResponse.writeText(
+                    status: status, text: text, values: self.values(of: exchange), edits: route.pointee.responseEdits,
+                    context: context, to: &out)
+            }
+        case .redirect(let status, let location):
+            answer(exchange, status: status) { context, out in
+                LocalResponse.writeRedirect(
+                    status: status, location: location, values: self.values(of: exchange),
+                    edits: route.pointee.responseEdits, context: context, to: &out)
+            }
+        case .upstream(let index):
+            exchange.pointee.upstreamState = snapshots[currentSnapshot].upstreams[index]
+            exchange.pointee.machine.upstreamSought()
+            seek(exchange)
+        }
+    }
+
+    /// A request that cannot be read, or not in time: it is answered, logged, and the connection ends.
+    func refuseRequest(_ connection: DownstreamPointer, _ cause: Failure, _ fault: HeadFault) {
+        // A head that never came leaves whatever was in the scratch before.
+        if cause == .requestHeadTimedOut { head.begin(at: UnsafePointer(scratch)) }
+        let exchange = addExchange(connection, connection.pointee.listener.pointee.compiled, nil)
+        perform(exchange.pointee.machine.refused(cause, fault: fault), for: exchange)
+    }
+
+    private func addExchange(
+        _ connection: DownstreamPointer, _ listener: UnsafePointer<CompiledListener>,
+        _ route: UnsafePointer<CompiledRoute>?
+    ) -> ExchangePointer {
+        let machine = Exchange(
+            requestHeadReceived: head, forwarding: route?.pointee.forwarding ?? listener.pointee.forwardingWithoutRoute,
+            mayPersist: !isDraining, now: nowMicroseconds)
+        let exchange = exchanges.insert { token in
+            ExchangeSlot(
+                token: token, kind: TokenKind.exchange, machine: machine, downstream: connection, listener: listener,
+                route: route, snapshot: currentSnapshot, requestID: nextRequestID(), head: head,
+                wallMicroseconds: nowMicroseconds &+ wallOffsetMicroseconds)
+        }.place
+        snapshots[currentSnapshot].holderCount += 1
+        connection.pointee.exchange = exchange
+        connection.pointee.phase = .exchanging
+        if let limit = listener.pointee.timers.requestMilliseconds {
+            exchange.pointee.totalDeadlineMilliseconds = nowMilliseconds + UInt64(limit)
+            updateTimer(exchange)
+        }
+        let readsRequest = route?.pointee.responseEdits.readsRequest ?? false
+        if ring != nil || readsRequest { remember(exchange, inFull: readsRequest) }
+        return exchange
+    }
+
+    /// Keeps of the head in the scratch what is asked for later. For the log alone, the parts are capped.
+    private func remember(_ exchange: ExchangePointer, inFull: Bool) {
+        let storage = head.storage
+        var memo = RequestMemo()
+        func keep(_ range: ByteRange, max: Int) -> ByteRange {
+            let bytes = head.bytes(range)
+            let count = inFull ? bytes.count : min(bytes.count, max)
+            guard count > 0 else { return ByteRange() }
+            let start = Int(memo.block.end)
+            pool.append(UnsafeRawBufferPointer(start: bytes.baseAddress, count: count), to: &memo.block)
+            return ByteRange(start: start, count: count)
+        }
+        memo.method = keep(storage.pointee.methodName, max: 32)
+        memo.target = keep(storage.pointee.target, max: 400)
+        memo.authority = keep(storage.pointee.authority, max: 128)
+        var requestID = ByteRange()
+        var userAgent = ByteRange()
+        var referer = ByteRange()
+        for index in 0..<storage.pointee.fieldCount {
+            let line = head.fields + index
+            switch line.pointee.field {
+            case .xRequestID: requestID = line.pointee.value
+            case .userAgent: userAgent = line.pointee.value
+            case .referer: referer = line.pointee.value
+            default: break
+            }
+        }
+        memo.requestID = keep(requestID, max: 64)
+        memo.userAgent = keep(userAgent, max: 200)
+        memo.referer = keep(referer, max: 200)
+        exchange.pointee.memo = memo
+    }
+
+    /// Values of variables, from the request's head while it is in the scratch.
+    func values(of exchange: ExchangePointer) -> VariableValues {
+        let storage = head.storage
+        let received: UnsafeBufferPointer<UInt8> =
+            storage.pointee.facts.contains(.requestID)
+            ? head.first(.xRequestID).map { head.bytes($0.value) } ?? UnsafeBufferPointer(start: nil, count: 0)
+            : UnsafeBufferPointer(start: nil, count: 0)
+        return VariableValues(
+            authority: head.bytes(storage.pointee.authority), method: head.bytes(storage.pointee.methodName),
+            target: head.bytes(storage.pointee.target), receivedRequestID: received,
+            requestID: exchange.pointee.requestID, peer: exchange.pointee.downstream.pointee.peer,
+            listenerName: exchange.pointee.listener.pointee.name, route: exchange.pointee.route,
+            nodeName: snapshots[exchange.pointee.snapshot].snapshot.nodeName)
+    }
+
+    /// Values of variables, from what is remembered of the request.
+    func rememberedValues(of exchange: ExchangePointer) -> VariableValues {
+        let memo = exchange.pointee.memo
+        return VariableValues(
+            authority: memo.bytes(memo.authority), method: memo.bytes(memo.method), target: memo.bytes(memo.target),
+            receivedRequestID: memo.bytes(memo.requestID), requestID: exchange.pointee.requestID,
+            peer: exchange.pointee.downstream.pointee.peer, listenerName: exchange.pointee.listener.pointee.name,
+            route: exchange.pointee.route, nodeName: snapshots[exchange.pointee.snapshot].snapshot.nodeName)
+    }
+
+    // MARK: Actions
+
+    /// Does what the machine says: the upstream's side first, since the client's may end the exchange.
+    func perform(_ actions: Actions, for exchange: ExchangePointer) {
+        switch actions.upstream {
+        case .none: break
+        case .sendRequest: sendRequest(exchange)
+        case .forwardContent: preconditionFailure("content is forwarded where it lies")
+        case .endRequest: endRequest(exchange)
+        case .endRequestAndRelease:
+            endRequest(exchange)
+            release(exchange)
+        case .release: release(exchange)
+        case .close: letGo(exchange)
+        case .retry:
+            letGo(exchange)
+            seek(exchange)
+            return
+        }
+        let connection = exchange.pointee.downstream
+        switch actions.downstream {
+        case .none: break
+        case .forwardInterim, .forwardHead, .forwardContent:
+            preconditionFailure("heads and content are forwarded where they lie")
+        case .endResponse:
+            endResponse(exchange)
+            updateTimer(connection)
+        case .finish:
+            endResponse(exchange)
+            endExchange(exchange)
+            becomeIdle(connection)
+        case .finishAndClose:
+            endResponse(exchange)
+            endExchange(exchange)
+            beginClosing(connection)
+        case .refuse: answerFailure(exchange)
+        case .truncate:
+            truncate(exchange)
+        case .close:
+            toDownstream.clear()
+            endExchange(exchange)
+            closeDownstream(connection)
+        }
+    }
+
+    /// Ends the connection so that nobody can take the response for a whole one (rule 4).
+    private func truncate(_ exchange: ExchangePointer) {
+        let connection = exchange.pointee.downstream
+        flush(connection)
+        if exchange.pointee.responseFraming == .untilClose { connection.pointee.endsByReset = true }
+        let isStalled = exchange.pointee.machine.failure == .clientStalled
+        endExchange(exchange)
+        connection.pointee.exchange = nil
+        if isStalled { closeDownstream(connection) } else { beginClosing(connection) }
+    }
+
+    private func endResponse(_ exchange: ExchangePointer) {
+        if !exchange.pointee.responseEndIsWritten {
+            exchange.pointee.responseEndIsWritten = true
+            if exchange.pointee.responseFraming == .chunked {
+                write(to: exchange.pointee.downstream) { ChunkedCoding.writeLastChunk(to: &$0) }
+            }
+        }
+        flush(exchange.pointee.downstream)
+    }
+
+    /// Writes into what this turn has collected for the client, making room first if there is none.
+    func write(to connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void) {
+        if toDownstream.write(body) { return }
+        flush(connection)
+        let fits = toDownstream.write(body)
+        precondition(fits, "a head is larger than its bounds allow")
+    }
+
+    // MARK: Answers of our own
+
+    private func answerFailure(_ exchange: ExchangePointer) {
+        guard let failure = exchange.pointee.machine.failure else { preconditionFailure("refused without a failure") }
+        let fault = exchange.pointee.machine.fault
+        let format = exchange.pointee.route?.pointee.forwarding.errorFormat ?? exchange.pointee.listener.pointee.errorFormat
+        answer(exchange, status: failure.status(fault)) { context, out in
+            LocalResponse.writeFailure(failure, fault: fault, format: format, context: context, to: &out)
+        }
+        if failure.side != .downstream { reportFailure(failure, exchange) }
+    }
+
+    private func answerAsFinalRecipient(_ exchange: ExchangePointer) {
+        let isTrace = head.storage.pointee.method == .trace
+        answer(exchange, status: 200) { context, out in
+            if isTrace {
+                LocalResponse.writeTrace(self.head, context: context, to: &out)
+            } else {
+                LocalResponse.writeOptions(context: context, to: &out)
+            }
+        }
+    }
+
+    private func answer(
+        _ exchange: ExchangePointer, status: UInt16, _ body: (LocalResponseContext, inout ByteWriter) -> Void
+    ) {
+        let connection = exchange.pointee.downstream
+        let remaining =
+            exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
+        exchange.pointee.machine.localAnswerBegan(status: status, requestContentRemaining: remaining)
+        let via = exchange.pointee.listener.pointee.via
+        let context = LocalResponseContext(
+            isToHTTP10: exchange.pointee.isHTTP10, isToHEAD: exchange.pointee.method == .head,
+            closes: exchange.pointee.machine.closesDownstream, date: date,
+            proxyName: via.isEmpty ? via : UnsafeBufferPointer(rebasing: via.dropFirst()))
+        write(to: connection) { body(context, &$0) }
+        flush(connection)
+        exchange.pointee.responseEndIsWritten = true
+        perform(exchange.pointee.machine.localAnswerEnded(), for: exchange)
+    }
+
+    // MARK: The end
+
+    /// Writes the record and frees everything the exchange holds.
+    private func endExchange(_ exchange: ExchangePointer) {
+        if let ring { writeRecord(exchange, to: ring) }
+        precondition(exchange.pointee.upstream == nil, "an exchange ends without its upstream connection")
+        leaveServer(exchange)
+        wheel.remove(&exchange.pointee.timer)
+        pool.release(&exchange.pointee.retained)
+        pool.release(&exchange.pointee.memo.block)
+        snapshots[exchange.pointee.snapshot].holderCount -= 1
+        exchange.pointee.downstream.pointee.exchange = nil
+        exchanges.free(exchange.pointee.token)
+    }
+
+    // MARK: Timers
+
+    func updateTimer(_ exchange: ExchangePointer) {
+        wheel.set(
+            &exchange.pointee.timer,
+            deadlineMilliseconds: min(
+                exchange.pointee.waitDeadlineMilliseconds, exchange.pointee.totalDeadlineMilliseconds))
+    }
+
+    func exchangeTimerExpired(_ exchange: ExchangePointer) {
+        if exchange.pointee.totalDeadlineMilliseconds <= nowMilliseconds {
+            perform(exchange.pointee.machine.requestTimedOut(.requestTimedOut), for: exchange)
+        } else if exchange.pointee.waitDeadlineMilliseconds <= nowMilliseconds {
+            exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+            seekingFailed(exchange, exchange.pointee.isQueued ? .queueTimedOut : .nameTimedOut)
+        } else {
+            updateTimer(exchange)
+        }
+    }
+}

@@ -1,0 +1,294 @@
+// Finding a connection for an exchange: a server, a place below its `max_exchanges`, its address, an idle
+// connection or a new one. And letting go of all that.
+
+import Bytes
+import EventLoop
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+
+extension Worker {
+    /// Chooses a server and goes on from there, at once or when something was waited for.
+    func seek(_ exchange: ExchangePointer) {
+        guard let state = exchange.pointee.upstreamState else { preconditionFailure("sought without an upstream") }
+        if chooseServer(exchange, state) {
+            connectToServer(exchange)
+            return
+        }
+        // Every server is at its bound.
+        retainHead(exchange)
+        guard state.pointee.queue.count < state.pointee.queueCountMax else {
+            seekingFailed(exchange, .queueFull)
+            return
+        }
+        state.pointee.queue.append(exchange.pointee.token)
+        exchange.pointee.isQueued = true
+        for server in state.pointee.servers { server.pointee.shared.setWaiting(worker: number, true) }
+        // A place that became free before the others could see us waiting would wake nobody.
+        if chooseServer(exchange, state) {
+            leaveQueue(exchange)
+            connectToServer(exchange)
+            return
+        }
+        exchange.pointee.waitDeadlineMilliseconds = after(state.pointee.configuration.queueTimeoutMilliseconds)
+        updateTimer(exchange)
+    }
+
+    /// - Returns: whether one was free; it is counted for this exchange then.
+    private func chooseServer(_ exchange: ExchangePointer, _ state: UnsafeMutablePointer<UpstreamState>) -> Bool {
+        var full: UInt64 = 0
+        for _ in 0..<state.pointee.balancer.serverCount {
+            let index = state.pointee.balancer.choose(excluding: exchange.pointee.triedServers | full)
+            let bit: UInt64 = 1 << UInt64(min(index, 63))
+            if let max = state.pointee.configuration.servers[index].exchangesMax {
+                if !state.pointee.servers[index].pointee.shared.takePermit(max: max) {
+                    state.pointee.balancer.release(index)
+                    full |= bit
+                    continue
+                }
+                exchange.pointee.holdsPermit = true
+            }
+            exchange.pointee.serverIndex = index
+            exchange.pointee.isCounted = true
+            exchange.pointee.triedServers |= bit
+            return true
+        }
+        return false
+    }
+
+    private func server(of exchange: ExchangePointer) -> UnsafeMutablePointer<ServerState> {
+        guard let state = exchange.pointee.upstreamState else { preconditionFailure("no upstream") }
+        return state.pointee.servers[exchange.pointee.serverIndex]
+    }
+
+    /// A server is chosen: takes an idle connection, or makes one as soon as the address is known.
+    private func connectToServer(_ exchange: ExchangePointer) {
+        let server = server(of: exchange)
+        if let connection = takeIdle(server, for: exchange) {
+            attach(connection, to: exchange, isReused: true)
+            return
+        }
+        retainHead(exchange)
+        switch server.pointee.addresses {
+        case .known(let addresses):
+            exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+            let address = addresses[server.pointee.nextAddress % addresses.count]
+            server.pointee.nextAddress = (server.pointee.nextAddress + 1) % addresses.count
+            connect(exchange, server, address)
+        case .failed(let failure):
+            seekingFailed(exchange, failure)
+        case .unknown:
+            exchange.pointee.waitDeadlineMilliseconds = after(timers(of: exchange).connectMilliseconds)
+            updateTimer(exchange)
+            resolveWaiters.append(exchange.pointee.token)
+        }
+    }
+
+    func timers(of exchange: ExchangePointer) -> UpstreamTimers {
+        guard let route = exchange.pointee.route else { preconditionFailure("no route") }
+        return route.pointee.timers
+    }
+
+    /// An address came, or the word that there is none.
+    func retryResolveWaiters() {
+        let waiting = resolveWaiters
+        resolveWaiters = []
+        for token in waiting {
+            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
+                exchange.pointee.upstream == nil, exchange.pointee.isCounted
+            else { continue }
+            exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+            connectToServer(exchange)
+        }
+    }
+
+    private func takeIdle(
+        _ server: UnsafeMutablePointer<ServerState>, for exchange: ExchangePointer
+    ) -> UpstreamPointer? {
+        guard let state = exchange.pointee.upstreamState else { return nil }
+        while let newest = server.pointee.idle.newestOwner, let connection = upstreams.find(newest.owner) {
+            guard exchange.pointee.machine.mayReuse(idleMilliseconds: nowMilliseconds - newest.idleSinceMilliseconds)
+            else { return nil }
+            let isTooOld =
+                state.pointee.configuration.keepalive.ageMilliseconds.map {
+                    nowMilliseconds - connection.pointee.createdMilliseconds >= UInt64($0)
+                } ?? false
+            // What cannot be sent twice is worth a look first: an end may lie in the socket already.
+            let isStale = !exchange.pointee.method.isIdempotent && Socket.hasNews(connection.pointee.socket)
+            if isTooOld || isStale {
+                closeUpstream(connection)
+                continue
+            }
+            server.pointee.idle.remove(&connection.pointee.idleLink)
+            return connection
+        }
+        return nil
+    }
+
+    /// The request's head, as it goes upstream, is kept: the scratch is another's by the time it can be sent.
+    private func retainHead(_ exchange: ExchangePointer) {
+        guard exchange.pointee.retained.isEmpty else { return }
+        writeHead(of: exchange)
+        toUpstream.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
+        toUpstream.clear()
+    }
+
+    /// Writes the request's head, from the scratch, into what this turn has collected for the upstream.
+    func writeHead(of exchange: ExchangePointer) {
+        guard let route = exchange.pointee.route else { preconditionFailure("no route") }
+        let authority: UnsafeBufferPointer<UInt8>
+        if let state = exchange.pointee.upstreamState {
+            authority = state.pointee.servers[max(0, exchange.pointee.serverIndex)].pointee.authority
+        } else {
+            authority = UnsafeBufferPointer(start: nil, count: 0)
+        }
+        let rewrite = HeadRewrite(head, values: values(of: exchange), via: exchange.pointee.listener.pointee.via)
+        let fits = toUpstream.write {
+            rewrite.writeRequest(edits: route.pointee.requestEdits, serverAuthority: authority, to: &$0)
+        }
+        precondition(fits, "a head is larger than its bounds allow")
+    }
+
+    private func connect(
+        _ exchange: ExchangePointer, _ server: UnsafeMutablePointer<ServerState>, _ address: SocketAddress
+    ) {
+        let socket: Int32
+        do {
+            socket = try Socket.make(for: address)
+        } catch {
+            // Idle connections are descriptors that nobody needs just now.
+            guard closeOldestIdle(), let again = try? Socket.make(for: address) else {
+                seekingFailed(exchange, .outOfResources)
+                return
+            }
+            socket = again
+        }
+        if !address.isUnix {
+            Socket.setNoDelay(socket)
+            Socket.setKeepAlive(socket, idleSeconds: 60, intervalSeconds: 15)
+        }
+        let connection = upstreams.insert { token in
+            UpstreamConnection(
+                token: token, socket: socket, kind: TokenKind.upstream, server: server,
+                nowMilliseconds: nowMilliseconds)
+        }.place
+        connection.pointee.exchange = exchange
+        exchange.pointee.upstream = connection
+        do {
+            let isConnected = try Socket.connect(socket, to: address)
+            try epoll.addConnection(socket, connection.pointee.timer.owner)
+            if isConnected {
+                connectionMade(connection)
+            } else {
+                wheel.set(
+                    &connection.pointee.timer,
+                    deadlineMilliseconds: after(timers(of: exchange).connectMilliseconds))
+            }
+        } catch {
+            seekingFailed(exchange, Failure(connectError: error.number))
+        }
+    }
+
+    private func closeOldestIdle() -> Bool {
+        for index in 0..<serverCount {
+            if let oldest = servers[index].idle.oldestOwner, let connection = upstreams.find(oldest) {
+                closeUpstream(connection)
+                return true
+            }
+        }
+        return false
+    }
+
+    /// The connection is there.
+    func connectionMade(_ connection: UpstreamPointer) {
+        guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
+        attach(connection, to: exchange, isReused: false)
+    }
+
+    private func attach(_ connection: UpstreamPointer, to exchange: ExchangePointer, isReused: Bool) {
+        connection.pointee.phase = .busy
+        connection.pointee.exchange = exchange
+        exchange.pointee.upstream = connection
+        exchange.pointee.reusedUpstream = isReused
+        exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+        perform(exchange.pointee.machine.upstreamAttached(isReused: isReused, now: nowMicroseconds), for: exchange)
+    }
+
+    /// No connection can be had, or the one being made failed.
+    func seekingFailed(_ exchange: ExchangePointer, _ cause: Failure) {
+        var alternatives = 0
+        if let state = exchange.pointee.upstreamState {
+            for server in state.pointee.servers { alternatives += server.pointee.addressCount }
+        }
+        perform(
+            exchange.pointee.machine.upstreamFailed(
+                cause, hasAlternative: alternatives > Int(exchange.pointee.machine.tries)),
+            for: exchange)
+    }
+
+    // MARK: Letting go
+
+    /// Closes the exchange's connection or gives up looking for one.
+    func letGo(_ exchange: ExchangePointer) {
+        if let connection = exchange.pointee.upstream {
+            exchange.pointee.upstream = nil
+            connection.pointee.exchange = nil
+            closeUpstream(connection)
+        }
+        if exchange.pointee.isQueued { leaveQueue(exchange) }
+        exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+        leaveServer(exchange)
+    }
+
+    private func leaveQueue(_ exchange: ExchangePointer) {
+        guard let state = exchange.pointee.upstreamState else { return }
+        exchange.pointee.isQueued = false
+        exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+        let token = exchange.pointee.token
+        state.pointee.queue.removeAll { $0 == token }
+        if state.pointee.queue.isEmpty {
+            for server in state.pointee.servers { server.pointee.shared.setWaiting(worker: number, false) }
+        }
+    }
+
+    /// Gives back the server's place and its count.
+    func leaveServer(_ exchange: ExchangePointer) {
+        guard exchange.pointee.isCounted, let state = exchange.pointee.upstreamState else { return }
+        exchange.pointee.isCounted = false
+        state.pointee.balancer.release(exchange.pointee.serverIndex)
+        guard exchange.pointee.holdsPermit else { return }
+        exchange.pointee.holdsPermit = false
+        let server = state.pointee.servers[exchange.pointee.serverIndex]
+        let waiting = server.pointee.shared.givePermit()
+        if waiting != 0 { shared.tellPermitReturned(server: server.pointee.index, workers: waiting) }
+    }
+
+    /// A place at a server may be free: the first in each queue that can use it takes it.
+    func serveQueues(ofServer server: Int) {
+        for slot in snapshots {
+            for state in slot.upstreams where state.pointee.servers.contains(where: { $0.pointee.index == server }) {
+                while let token = state.pointee.queue.first {
+                    guard let exchange = exchanges.find(token) else {
+                        state.pointee.queue.removeFirst()
+                        continue
+                    }
+                    guard chooseServer(exchange, state) else { break }
+                    leaveQueue(exchange)
+                    connectToServer(exchange)
+                }
+            }
+        }
+    }
+}
+
+extension Failure {
+    /// What an error of connect(2) means.
+    init(connectError number: Int32) {
+        switch SystemError("connect", number: number).kind {
+        case .refused: self = .connectRefused
+        case .timedOut: self = .connectTimedOut
+        case .exhausted: self = .outOfResources
+        case .other: self = .connectUnreachable
+        }
+    }
+}

@@ -1,0 +1,505 @@
+// The server's side: requests out, bytes in, responses forwarded; and the pool of idle connections.
+
+import Bytes
+import EventLoop
+import HTTP1
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+
+extension Worker {
+    /// What is kept of a request for another try, at most.
+    private static var retainedBytesMax: Int { 64 << 10 }
+    private static var readBytesMin: Int { 4096 }
+
+    // MARK: Readiness
+
+    func upstreamIsReady(_ connection: UpstreamPointer, _ readiness: Readiness) {
+        if readiness.contains(.peerEnded) { connection.pointee.state.insert(.peerEnded) }
+        if !readiness.isDisjoint(with: [.readable, .peerEnded, .failed, .hungUp]) {
+            connection.pointee.state.insert(.mayRead)
+        }
+        switch connection.pointee.phase {
+        case .connecting: finishConnecting(connection, readiness)
+        case .idle:
+            // Nobody asked: bytes, an end or an error make the connection useless (rule 10).
+            if connection.pointee.state.contains(.mayRead) {
+                closeUpstream(connection)
+            } else {
+                connection.pointee.state.insert(.mayWrite)
+            }
+        case .busy:
+            if readiness.contains(.writable) {
+                connection.pointee.state.insert(.mayWrite)
+                if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
+            }
+            readUpstream(connection)
+        case .closed: break
+        }
+    }
+
+    private func finishConnecting(_ connection: UpstreamPointer, _ readiness: Readiness) {
+        guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
+        if !readiness.isDisjoint(with: [.failed, .hungUp]) {
+            seekingFailed(exchange, Failure(connectError: Socket.takeError(connection.pointee.socket)))
+        } else if readiness.contains(.writable) {
+            connection.pointee.state.insert(.mayWrite)
+            connectionMade(connection)
+            if connection.pointee.phase == .busy { readUpstream(connection) }
+        }
+    }
+
+    /// Does whatever is possible now.
+    func resumeUpstream(_ connection: UpstreamPointer) {
+        guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
+        if connection.pointee.state.contains(.isBroken), connection.pointee.sentBytes == 0 {
+            let actions = exchange.pointee.machine.upstreamFailed(.closedBeforeResponse, nothingSent: true)
+            perform(actions, for: exchange)
+            return
+        }
+        readUpstream(connection)
+        // Nothing can be written, and nothing came: there is no answer to wait for.
+        if connection.pointee.phase == .busy, connection.pointee.state.contains(.isBroken),
+            !connection.pointee.state.contains(.mayRead), mayRead(connection)
+        {
+            upstreamBroke(connection)
+        }
+    }
+
+    // MARK: Writing the request
+
+    /// The connection is there and the request's head is at hand: in the scratch, if it was just parsed, or kept.
+    func sendRequest(_ exchange: ExchangePointer) {
+        guard let connection = exchange.pointee.upstream else { preconditionFailure("nowhere to send to") }
+        connection.pointee.decoder.startNext(isToHEAD: exchange.pointee.method == .head)
+        connection.pointee.sentBytes = 0
+        connection.pointee.exchangeCount += 1
+        if exchange.pointee.retained.isEmpty {
+            // The content that is already there goes out in the same call, so nothing is flushed here.
+            writeHead(of: exchange)
+            toUpstream.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
+        } else {
+            let bytes = exchange.pointee.retained.bytes
+            guard let base = bytes.baseAddress else { return }
+            let fits = toUpstream.append(base, count: bytes.count)
+            precondition(fits, "a turn begins with an empty gather")
+            flush(connection)
+        }
+        if !exchange.pointee.reusedUpstream {
+            // A server that breaks a fresh connection is not asked again, so nothing need be kept.
+            exchange.pointee.machine.isReplayable = false
+            pool.release(&exchange.pointee.retained)
+        }
+        if exchange.pointee.machine.requestSide != .ended {
+            if !exchange.pointee.downstream.pointee.state.contains(.isProcessing) {
+                schedule(exchange.pointee.downstream)
+            }
+        }
+        updateTimer(connection)
+    }
+
+    func forwardRequestContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
+        guard let connection = exchange.pointee.upstream, let base = content.baseAddress else { return }
+        let isChunked = exchange.pointee.requestFraming == .chunked
+        if isChunked {
+            writeUpstream(connection, exchange) { ChunkedCoding.writeLine(size: content.count, to: &$0) }
+        }
+        if !toUpstream.append(base, count: content.count) {
+            flush(connection)
+            let fits = toUpstream.append(base, count: content.count)
+            precondition(fits, "a turn's content is larger than the gather")
+        }
+        retain(UnsafeRawBufferPointer(content), exchange)
+        if isChunked { writeUpstream(connection, exchange) { ChunkedCoding.writeEnd(to: &$0) } }
+    }
+
+    func forwardRequestTrailers(_ exchange: ExchangePointer) {
+        guard let connection = exchange.pointee.upstream else { return }
+        exchange.pointee.requestEndIsWritten = true
+        writeUpstream(connection, exchange) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+    }
+
+    func endRequest(_ exchange: ExchangePointer) {
+        guard let connection = exchange.pointee.upstream else { return }
+        if !exchange.pointee.requestEndIsWritten, exchange.pointee.requestFraming == .chunked {
+            writeUpstream(connection, exchange) { ChunkedCoding.writeLastChunk(to: &$0) }
+        }
+        exchange.pointee.requestEndIsWritten = true
+        flush(connection)
+        updateTimer(connection)
+    }
+
+    private func writeUpstream(
+        _ connection: UpstreamPointer, _ exchange: ExchangePointer, _ body: (inout ByteWriter) -> Void
+    ) {
+        var written = UnsafeRawBufferPointer(start: nil, count: 0)
+        func attempt() -> Bool {
+            toUpstream.write {
+                body(&$0)
+                written = $0.bytes
+            }
+        }
+        if !attempt() {
+            flush(connection)
+            let fits = attempt()
+            precondition(fits, "a trailer section is larger than its bounds allow")
+        }
+        retain(written, exchange)
+    }
+
+    /// Keeps what was sent for another try, as long as another try is possible and it is not too much.
+    private func retain(_ bytes: UnsafeRawBufferPointer, _ exchange: ExchangePointer) {
+        guard exchange.pointee.machine.isReplayable else { return }
+        if exchange.pointee.retained.count + bytes.count > Self.retainedBytesMax {
+            exchange.pointee.machine.isReplayable = false
+            pool.release(&exchange.pointee.retained)
+        } else {
+            pool.append(bytes, to: &exchange.pointee.retained)
+        }
+    }
+
+    /// Writes what this turn has collected for the server; what the socket does not take waits.
+    func flush(_ connection: UpstreamPointer) {
+        guard !toUpstream.isEmpty else { return }
+        defer { toUpstream.clear() }
+        guard !connection.pointee.state.contains(.isBroken) else { return }
+        var sent = 0
+        if connection.pointee.outbound.isEmpty, connection.pointee.state.contains(.mayWrite) {
+            switch toUpstream.send(to: connection.pointee.socket) {
+            case .bytes(let count):
+                sent = count
+                connection.pointee.sentBytes += UInt64(count)
+                if sent == toUpstream.byteCount {
+                    updateTimer(connection)
+                    return
+                }
+            case .wouldBlock: break
+            case .ended, .failed:
+                sendingBroke(connection)
+                return
+            }
+            connection.pointee.state.remove(.mayWrite)
+        }
+        toUpstream.copy(skipping: sent, to: &connection.pointee.outbound, of: pool)
+    }
+
+    private func drainOutbound(_ connection: UpstreamPointer) {
+        while !connection.pointee.outbound.isEmpty {
+            let bytes = connection.pointee.outbound.bytes
+            guard let base = bytes.baseAddress else { return }
+            switch Socket.send(connection.pointee.socket, base, count: bytes.count) {
+            case .bytes(let count):
+                connection.pointee.sentBytes += UInt64(count)
+                pool.consume(count, of: &connection.pointee.outbound)
+                updateTimer(connection)
+                if count < bytes.count {
+                    connection.pointee.state.remove(.mayWrite)
+                    return
+                }
+            case .wouldBlock:
+                connection.pointee.state.remove(.mayWrite)
+                return
+            case .ended, .failed:
+                sendingBroke(connection)
+                return
+            }
+        }
+        // Drained: the client may be read again.
+        if let exchange = connection.pointee.exchange { schedule(exchange.pointee.downstream) }
+    }
+
+    /// The server takes nothing more. It may have answered before: that is read first.
+    private func sendingBroke(_ connection: UpstreamPointer) {
+        connection.pointee.state.insert([.isBroken, .mayRead])
+        pool.release(&connection.pointee.outbound)
+        schedule(connection)
+    }
+
+    // MARK: Reading the response
+
+    /// Whether bytes of the server are wanted now: backpressure is this answer.
+    private func mayRead(_ connection: UpstreamPointer) -> Bool {
+        guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return false }
+        return exchange.pointee.downstream.pointee.outbound.isEmpty
+    }
+
+    private func readUpstream(_ connection: UpstreamPointer) {
+        while connection.pointee.state.contains(.mayRead), mayRead(connection) {
+            let isScratch = connection.pointee.inbound.isEmpty
+            let room: UnsafeMutablePointer<UInt8>
+            let capacity: Int
+            if isScratch {
+                room = scratch
+                capacity = scratchCapacity
+            } else {
+                pool.reserve(Self.readBytesMin, in: &connection.pointee.inbound)
+                let buffer = connection.pointee.inbound
+                room = buffer.base.unsafelyUnwrapped + Int(buffer.end)
+                capacity = Int(buffer.capacity) - Int(buffer.end)
+            }
+            switch Socket.receive(connection.pointee.socket, into: room, capacity: capacity) {
+            case .bytes(let count):
+                if count < capacity, !connection.pointee.state.contains(.peerEnded) {
+                    connection.pointee.state.remove(.mayRead)
+                }
+                if isScratch {
+                    consume(UnsafeBufferPointer(start: room, count: count), from: connection, isScratch: true)
+                } else {
+                    connection.pointee.inbound.end += UInt32(count)
+                    let buffered = connection.pointee.inbound.bytes
+                    consume(buffered, from: connection, isScratch: false)
+                }
+            case .wouldBlock:
+                connection.pointee.state.remove(.mayRead)
+            case .ended:
+                responseInputEnded(connection)
+                return
+            case .failed:
+                upstreamBroke(connection)
+                return
+            }
+        }
+    }
+
+    private func consume(
+        _ input: UnsafeBufferPointer<UInt8>, from connection: UpstreamPointer, isScratch: Bool
+    ) {
+        guard let first = connection.pointee.exchange else { return }
+        let downstream = first.pointee.downstream
+        first.pointee.machine.responseBytesReceived()
+        if !first.pointee.retained.isEmpty { pool.release(&first.pointee.retained) }
+        var offset = 0
+        connection.pointee.state.insert(.isProcessing)
+        decoding: while connection.pointee.phase == .busy, let exchange = connection.pointee.exchange,
+            exchange == first
+        {
+            let limits = HeadLimits(
+                headBytesMax: responseHeadBytesMax(exchange), fieldsMax: head.fieldsCapacity, targetBytesMax: 0)
+            let event = connection.pointee.decoder.next(input, from: &offset, into: head, limits: limits)
+            switch event {
+            case .needsInput: break decoding
+            case .interim: forwardInterim(exchange)
+            case .head: forwardHead(exchange, connection)
+            case .content(let start, let count):
+                _ = exchange.pointee.machine.responseContentReceived(count, now: nowMicroseconds)
+                forwardContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
+            case .trailers:
+                if exchange.pointee.responseFraming == .chunked {
+                    exchange.pointee.responseEndIsWritten = true
+                    write(to: downstream) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+                }
+            case .ended:
+                endResponse(exchange, connection, hasSurplus: offset < input.count)
+            case .failed(let fault):
+                let cause: Failure =
+                    fault == .headTooLong || fault == .tooManyFields ? .responseHeadTooLong : .responseRefused
+                perform(exchange.pointee.machine.upstreamFailed(cause, fault: fault), for: exchange)
+            }
+        }
+        if downstream.pointee.phase != .closed { flush(downstream) } else { toDownstream.clear() }
+        connection.pointee.state.remove(.isProcessing)
+        keepRest(of: input, from: offset, connection, isScratch: isScratch)
+        // Before the final head only an interim one is progress: a head that trickles in is not.
+        if let exchange = connection.pointee.exchange, exchange.pointee.machine.responseSide == .relaying {
+            updateTimer(connection)
+        }
+    }
+
+    private func responseHeadBytesMax(_ exchange: ExchangePointer) -> Int {
+        exchange.pointee.route?.pointee.forwarding.responseHeadBytesMax ?? 64 << 10
+    }
+
+    private func keepRest(
+        of input: UnsafeBufferPointer<UInt8>, from offset: Int, _ connection: UpstreamPointer, isScratch: Bool
+    ) {
+        guard connection.pointee.phase == .busy else {
+            // Pooled connections have no rest: a surplus has closed them.
+            pool.release(&connection.pointee.inbound)
+            return
+        }
+        if connection.pointee.decoder.isEnded {
+            // The response is over and the request is not: what still comes belongs to nobody.
+            if offset < input.count { connection.pointee.isPersistent = false }
+            pool.release(&connection.pointee.inbound)
+        } else if isScratch {
+            if offset < input.count {
+                pool.append(
+                    UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: input[offset...])),
+                    to: &connection.pointee.inbound)
+            }
+        } else if offset > 0 {
+            pool.consume(offset, of: &connection.pointee.inbound)
+        }
+    }
+
+    private func forwardInterim(_ exchange: ExchangePointer) {
+        let storage = head.storage
+        if let connection = exchange.pointee.upstream { updateTimer(connection) }
+        let actions = exchange.pointee.machine.interimReceived(
+            status: storage.pointee.status, bytes: storage.pointee.byteCount, now: nowMicroseconds)
+        guard actions.downstream == .forwardInterim else {
+            perform(actions, for: exchange)
+            return
+        }
+        let rewrite = HeadRewrite(
+            head, values: rememberedValues(of: exchange), via: exchange.pointee.listener.pointee.via)
+        write(to: exchange.pointee.downstream) { rewrite.writeInterim(to: &$0) }
+        // A 100 lets the client go on: from here its silence counts.
+        if storage.pointee.status == 100 { updateTimer(exchange.pointee.downstream) }
+    }
+
+    private func forwardHead(_ exchange: ExchangePointer, _ connection: UpstreamPointer) {
+        let actions = exchange.pointee.machine.responseHeadReceived(head, now: nowMicroseconds)
+        guard actions.downstream == .forwardHead else {
+            perform(actions, for: exchange)
+            return
+        }
+        connection.pointee.isPersistent = head.isPersistent
+        if head.storage.pointee.facts.contains(.keepAliveTimeout) {
+            connection.pointee.peerIdleSeconds = head.storage.pointee.keepAliveTimeoutSeconds
+        }
+        guard let route = exchange.pointee.route else { preconditionFailure("no route") }
+        let isToHTTP10 = exchange.pointee.isHTTP10
+        exchange.pointee.responseFraming = HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
+        let rewrite = HeadRewrite(
+            head, values: rememberedValues(of: exchange), via: exchange.pointee.listener.pointee.via)
+        write(to: exchange.pointee.downstream) {
+            rewrite.writeResponse(
+                edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10,
+                closes: exchange.pointee.machine.closesDownstream, date: self.date, to: &$0)
+        }
+        // With a final head the wait for request content is not the client's fault any more.
+        if exchange.pointee.machine.requestSide == .receiving { updateTimer(exchange.pointee.downstream) }
+    }
+
+    private func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
+        guard let base = content.baseAddress else { return }
+        let downstream = exchange.pointee.downstream
+        let isChunked = exchange.pointee.responseFraming == .chunked
+        if isChunked { write(to: downstream) { ChunkedCoding.writeLine(size: content.count, to: &$0) } }
+        if !toDownstream.append(base, count: content.count) {
+            flush(downstream)
+            let fits = toDownstream.append(base, count: content.count)
+            precondition(fits, "a turn's content is larger than the gather")
+        }
+        if isChunked { write(to: downstream) { ChunkedCoding.writeEnd(to: &$0) } }
+    }
+
+    private func endResponse(_ exchange: ExchangePointer, _ connection: UpstreamPointer, hasSurplus: Bool) {
+        if hasSurplus { connection.pointee.isPersistent = false }
+        let requestIsOut =
+            exchange.pointee.machine.requestSide != .ended || connection.pointee.outbound.isEmpty
+        let isReusable =
+            connection.pointee.isPersistent && requestIsOut && !connection.pointee.state.contains(.isBroken)
+        perform(exchange.pointee.machine.responseEnded(isReusable: isReusable), for: exchange)
+    }
+
+    /// The server's direction is over.
+    private func responseInputEnded(_ connection: UpstreamPointer) {
+        guard let exchange = connection.pointee.exchange else { return }
+        connection.pointee.state.remove(.mayRead)
+        connection.pointee.isPersistent = false
+        let wasUntilClose = connection.pointee.decoder.isUntilClose
+        if wasUntilClose, connection.pointee.decoder.inputEnded() {
+            endResponse(exchange, connection, hasSurplus: false)
+            return
+        }
+        upstreamBroke(connection)
+    }
+
+    /// The server's connection ended where no message ends.
+    private func upstreamBroke(_ connection: UpstreamPointer) {
+        guard let exchange = connection.pointee.exchange else { return }
+        let machine = exchange.pointee.machine
+        let cause: Failure
+        if machine.hasAnswered {
+            cause = .responseTruncated
+        } else {
+            let hasBegun = !connection.pointee.inbound.isEmpty || machine.phases.firstInterim != 0
+            cause = hasBegun ? .closedWithinHead : .closedBeforeResponse
+        }
+        let nothingSent = connection.pointee.sentBytes == 0
+        perform(exchange.pointee.machine.upstreamFailed(cause, nothingSent: nothingSent), for: exchange)
+    }
+
+    // MARK: The pool
+
+    /// The exchange does not need the connection any more, and it is in order.
+    func release(_ exchange: ExchangePointer) {
+        guard let connection = exchange.pointee.upstream, let state = exchange.pointee.upstreamState else { return }
+        exchange.pointee.upstream = nil
+        connection.pointee.exchange = nil
+        let keepalive = state.pointee.configuration.keepalive
+        // The server ends its wait at about this time; a second earlier it still listens.
+        let peerIdleMilliseconds = UInt64(connection.pointee.peerIdleSeconds) * 1000
+        let isSpent = keepalive.requestsMax.map { Int(connection.pointee.exchangeCount) >= $0 } ?? false
+        guard connection.pointee.isPersistent, connection.pointee.outbound.isEmpty,
+            !connection.pointee.state.contains(.isBroken), !connection.pointee.state.contains(.peerEnded),
+            state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000
+        else {
+            closeUpstream(connection)
+            leaveServer(exchange)
+            return
+        }
+        connection.pointee.phase = .idle
+        let server = connection.pointee.server
+        server.pointee.idle.push(&connection.pointee.idleLink, nowMilliseconds: nowMilliseconds)
+        var deadline = after(keepalive.idleMilliseconds)
+        if connection.pointee.peerIdleSeconds != .max {
+            deadline = min(deadline, nowMilliseconds + peerIdleMilliseconds - 1000)
+        }
+        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+        if server.pointee.idle.count > state.pointee.idleConnectionsMax,
+            let oldest = server.pointee.idle.oldestOwner, let superfluous = upstreams.find(oldest)
+        {
+            closeUpstream(superfluous)
+        }
+        leaveServer(exchange)
+    }
+
+    func closeUpstream(_ connection: UpstreamPointer) {
+        precondition(connection.pointee.phase != .closed, "closed twice")
+        switch connection.pointee.phase {
+        case .idle: connection.pointee.server.pointee.idle.remove(&connection.pointee.idleLink)
+        case .busy: toUpstream.clear()
+        case .connecting, .closed: break
+        }
+        connection.pointee.phase = .closed
+        wheel.remove(&connection.pointee.timer)
+        if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
+        pool.release(&connection.pointee.outbound)
+        Socket.close(connection.pointee.socket)
+        graveyard.append(connection.pointee.timer.owner)
+    }
+
+    // MARK: Timers
+
+    /// Sets the timer for what the connection waits for now. Called at each progress.
+    func updateTimer(_ connection: UpstreamPointer) {
+        guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
+        let timers = timers(of: exchange)
+        let deadline: UInt64
+        switch exchange.pointee.machine.responseSide {
+        case .awaitingHead: deadline = after(timers.responseHeadMilliseconds)
+        case .relaying:
+            // It stands still while backpressure pauses reading.
+            deadline = mayRead(connection) ? after(timers.responseIdleMilliseconds) : TimerEntry.never
+        case .ended, .failed: deadline = TimerEntry.never
+        }
+        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+    }
+
+    func upstreamTimerExpired(_ connection: UpstreamPointer) {
+        switch connection.pointee.phase {
+        case .connecting:
+            if let exchange = connection.pointee.exchange { seekingFailed(exchange, .connectTimedOut) }
+        case .idle: closeUpstream(connection)
+        case .busy:
+            guard let exchange = connection.pointee.exchange else { return }
+            let cause: Failure =
+                exchange.pointee.machine.hasAnswered ? .responseIdleTimedOut : .responseHeadTimedOut
+            perform(exchange.pointee.machine.upstreamFailed(cause), for: exchange)
+        case .closed: break
+        }
+    }
+}

@@ -1,0 +1,382 @@
+// A worker: one thread with its own event loop, connections, pools and timers. Nothing of it is shared; other
+// threads leave messages. This file has the loop and what every event passes; the other Worker+ files have one side
+// or one subject each.
+//
+// Re-entrancy is avoided by the agenda: what an event makes possible on another connection (a pipelined request, a
+// drained buffer, a broken write) is put on the agenda and done when the event's own work is over. Slots of closed
+// connections are freed at the end of the batch, so pointers stay valid within it.
+
+import Bytes
+import EventLoop
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+import Synchronization
+
+typealias DownstreamPointer = UnsafeMutablePointer<DownstreamConnection>
+typealias UpstreamPointer = UnsafeMutablePointer<UpstreamConnection>
+typealias ExchangePointer = UnsafeMutablePointer<ExchangeSlot>
+
+/// Whom a readiness token or a timer is for.
+enum TokenKind {
+    static let mailbox: UInt8 = 1
+    static let listener: UInt8 = 2
+    static let downstream: UInt8 = 3
+    static let upstream: UInt8 = 4
+    static let exchange: UInt8 = 5
+    static let accepting: UInt8 = 6
+}
+
+/// What other threads tell a worker.
+enum WorkerMessage: Sendable {
+    /// Take no new connection, end what is running, then end.
+    case drain
+    /// End now.
+    case stop
+    /// A name was looked up; the server has this index in the table of servers.
+    case addressesChanged(server: Int, [SocketAddress])
+    /// A name could not be looked up, and never could.
+    case addressesFailed(server: Int, Failure)
+    /// A place below `max_exchanges` of a server may be free.
+    case permitReturned(server: Int)
+}
+
+/// A listening socket of a worker. Reached by pointer; lives as long as the worker.
+struct ListenerState {
+    let socket: Int32
+    let isShared: Bool
+    let isUnix: Bool
+    /// The listener of the current snapshot.
+    var compiled: UnsafePointer<CompiledListener>
+}
+
+/// A listening socket that was made for a worker.
+struct ListeningSocket: Sendable {
+    let socket: Int32
+    /// Whether other workers have it too (Unix sockets).
+    let isShared: Bool
+    let isUnix: Bool
+    /// The listener's index in the configuration.
+    let listener: Int
+}
+
+/// A snapshot with what the worker made for it.
+struct SnapshotSlot {
+    let snapshot: Snapshot
+    let upstreams: [UnsafeMutablePointer<UpstreamState>]
+    /// Exchanges that hold it.
+    var holderCount = 0
+}
+
+/// See the head of the file.
+final class Worker {
+    let number: Int
+    let shared: SharedState
+    let epoll: Epoll
+    let wheel: TimerWheel
+    let pool: BufferPool
+    let downstreams: Slab<DownstreamConnection>
+    let upstreams: Slab<UpstreamConnection>
+    let exchanges: Slab<ExchangeSlot>
+    let head: Head
+    let toDownstream: Gather
+    let toUpstream: Gather
+    let scratch: UnsafeMutablePointer<UInt8>
+    let scratchCapacity: Int
+    let listeners: UnsafeMutablePointer<ListenerState>
+    let listenerCount: Int
+    let servers: UnsafeMutablePointer<ServerState>
+    let serverCount: Int
+    let acceptTimer: UnsafeMutablePointer<TimerEntry>
+    let dateText: UnsafeMutablePointer<UInt8>
+    let ring: LogRing?
+
+    var snapshots: [SnapshotSlot]
+    var currentSnapshot = 0
+    /// Exchanges that wait for a server's addresses.
+    var resolveWaiters: [SlabToken] = []
+    var agenda: [ReadinessToken] = []
+    var graveyard: [ReadinessToken] = []
+    var nowMicroseconds: UInt64
+    var nowMilliseconds: UInt64
+    var wallOffsetMicroseconds: UInt64 = 0
+    var dateSecond: UInt64 = 0
+    var randomState: (UInt64, UInt64)
+    var acceptingIsPaused = false
+    var isDraining = false
+    var isEnded = false
+    var peerEventSecond: UInt64 = 0
+    var peerEventCount = 0
+
+    /// Makes a worker; on its own thread.
+    init(_ shared: SharedState, number: Int, sockets: [ListeningSocket]) throws(SystemError) {
+        self.shared = shared
+        self.number = number
+        epoll = try Epoll(batchMax: 256)
+        nowMicroseconds = Clock.monotonicMicroseconds()
+        nowMilliseconds = nowMicroseconds / 1000
+        wheel = TimerWheel(nowMilliseconds: nowMilliseconds)
+        pool = BufferPool(freeBytesMax: 1 << 20)
+        downstreams = Slab()
+        upstreams = Slab()
+        exchanges = Slab()
+        let snapshot = Snapshot(shared.configuration, nodeName: shared.nodeName)
+        head = Head(fieldsCapacity: max(1000, snapshot.fieldsMax))
+        scratchCapacity = snapshot.relayBufferBytes
+        scratch = .allocate(capacity: scratchCapacity)
+        // A turn writes at most what it reads, a head's growth, and a chunk's frame now and then.
+        toDownstream = Gather(scratchCapacity: scratchCapacity + (192 << 10))
+        toUpstream = Gather(scratchCapacity: scratchCapacity + (192 << 10))
+        ring = shared.accessLog?.rings[number]
+        dateText = .allocate(capacity: HTTPDate.textBytes)
+        let random = Process.randomWords(2)
+        randomState = (random[0], random[1] | 1)
+
+        let servers = UnsafeMutablePointer<ServerState>.allocate(capacity: max(1, shared.servers.count))
+        for (index, server) in shared.servers.enumerated() {
+            (servers + index).initialize(to: ServerState(server, index: index))
+        }
+        self.servers = servers
+        serverCount = shared.servers.count
+        let states = shared.configuration.upstreams.map { upstream in
+            let state = UnsafeMutablePointer<UpstreamState>.allocate(capacity: 1)
+            state.initialize(
+                to: UpstreamState(
+                    upstream, servers: upstream.servers.map { servers + shared.serverIndex(ServerIdentity($0)) },
+                    workerCount: shared.workerCount))
+            return state
+        }
+        snapshots = [SnapshotSlot(snapshot: snapshot, upstreams: states)]
+
+        listeners = .allocate(capacity: max(1, sockets.count))
+        listenerCount = sockets.count
+        acceptTimer = .allocate(capacity: 1)
+        acceptTimer.initialize(
+            to: TimerEntry(owner: ReadinessToken(kind: TokenKind.accepting, SlabToken(index: 0, generation: 0))))
+        for (index, socket) in sockets.enumerated() {
+            guard let first = snapshot.listeners.baseAddress else { preconditionFailure("a socket without a listener") }
+            (listeners + index).initialize(
+                to: ListenerState(
+                    socket: socket.socket, isShared: socket.isShared, isUnix: socket.isUnix,
+                    compiled: first + socket.listener))
+        }
+        try epoll.addSource(
+            shared.mailboxes[number].wakeUp.descriptor,
+            ReadinessToken(kind: TokenKind.mailbox, SlabToken(index: 0, generation: 0)), exclusive: false)
+        try startAccepting()
+    }
+
+    deinit {
+        for slot in snapshots {
+            for state in slot.upstreams {
+                state.deinitialize(count: 1)
+                state.deallocate()
+            }
+        }
+        for index in 0..<serverCount {
+            servers[index].destroy()
+            (servers + index).deinitialize(count: 1)
+        }
+        servers.deallocate()
+        listeners.deallocate()
+        acceptTimer.deallocate()
+        dateText.deallocate()
+        scratch.deallocate()
+        toDownstream.destroy()
+        toUpstream.destroy()
+        head.destroy()
+        downstreams.destroy()
+        upstreams.destroy()
+        exchanges.destroy()
+        wheel.destroy()
+        pool.destroy()
+    }
+
+    // MARK: The loop
+
+    /// Runs until it was told to end and everything has ended.
+    func run() {
+        while !isEnded {
+            let count = epoll.wait(timeoutMilliseconds: waitMilliseconds())
+            updateTime()
+            for index in 0..<count {
+                let event = epoll.event(index)
+                dispatch(event.token, event.readiness)
+                if !agenda.isEmpty { runAgenda() }
+            }
+            wheel.advance(to: nowMilliseconds) { expired($0) }
+            if !agenda.isEmpty { runAgenda() }
+            if !graveyard.isEmpty { bury() }
+            if isDraining, downstreams.count == 0 { isEnded = true }
+        }
+        end()
+    }
+
+    private func waitMilliseconds() -> Int32 {
+        guard let next = wheel.nextMilliseconds else { return -1 }
+        return next <= nowMilliseconds ? 0 : Int32(clamping: next - nowMilliseconds)
+    }
+
+    private func updateTime() {
+        nowMicroseconds = Clock.monotonicMicroseconds()
+        nowMilliseconds = nowMicroseconds / 1000
+        let second = nowMicroseconds / 1_000_000
+        if second != dateSecond {
+            dateSecond = second
+            let wall = Clock.wallMicroseconds()
+            wallOffsetMicroseconds = wall &- nowMicroseconds
+            var writer = ByteWriter(base: dateText, capacity: HTTPDate.textBytes)
+            HTTPDate(secondsSince1970: wall / 1_000_000).write(to: &writer)
+        }
+    }
+
+    /// The text of Date.
+    var date: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: dateText, count: HTTPDate.textBytes) }
+
+    private func dispatch(_ token: ReadinessToken, _ readiness: Readiness) {
+        switch token.kind {
+        case TokenKind.downstream:
+            if let connection = downstreams.find(token.slabToken) { downstreamIsReady(connection, readiness) }
+        case TokenKind.upstream:
+            if let connection = upstreams.find(token.slabToken) { upstreamIsReady(connection, readiness) }
+        case TokenKind.listener: acceptConnections(listeners + Int(token.slabToken.index))
+        case TokenKind.mailbox: readMessages()
+        default: preconditionFailure("a token of no kind")
+        }
+    }
+
+    private func runAgenda() {
+        // What runs may add to it.
+        var index = 0
+        while index < agenda.count {
+            let token = agenda[index]
+            index += 1
+            if token.kind == TokenKind.downstream {
+                if let connection = downstreams.find(token.slabToken) {
+                    connection.pointee.state.remove(.isScheduled)
+                    resumeDownstream(connection)
+                }
+            } else if let connection = upstreams.find(token.slabToken) {
+                connection.pointee.state.remove(.isScheduled)
+                resumeUpstream(connection)
+            }
+        }
+        agenda.removeAll(keepingCapacity: true)
+    }
+
+    /// Goes on with a client's connection after this event.
+    func schedule(_ connection: DownstreamPointer) {
+        guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
+        connection.pointee.state.insert(.isScheduled)
+        agenda.append(connection.pointee.timer.owner)
+    }
+
+    /// Goes on with a server's connection after this event.
+    func schedule(_ connection: UpstreamPointer) {
+        guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
+        connection.pointee.state.insert(.isScheduled)
+        agenda.append(connection.pointee.timer.owner)
+    }
+
+    private func expired(_ entry: UnsafeMutablePointer<TimerEntry>) {
+        let owner = entry.pointee.owner
+        switch owner.kind {
+        case TokenKind.downstream:
+            if let connection = downstreams.find(owner.slabToken) { downstreamTimerExpired(connection) }
+        case TokenKind.upstream:
+            if let connection = upstreams.find(owner.slabToken) { upstreamTimerExpired(connection) }
+        case TokenKind.exchange:
+            if let exchange = exchanges.find(owner.slabToken) { exchangeTimerExpired(exchange) }
+        case TokenKind.accepting: resumeAccepting()
+        default: preconditionFailure("a timer of no kind")
+        }
+    }
+
+    /// Frees the slots of what was closed in this batch.
+    private func bury() {
+        for token in graveyard {
+            if token.kind == TokenKind.downstream {
+                downstreams.free(token.slabToken)
+            } else {
+                upstreams.free(token.slabToken)
+            }
+        }
+        graveyard.removeAll(keepingCapacity: true)
+        if acceptingIsPaused, !isDraining { resumeAccepting() }
+    }
+
+    // MARK: Messages
+
+    private func readMessages() {
+        for message in shared.mailboxes[number].takeAll() {
+            switch message {
+            case .drain: drain()
+            case .stop: isEnded = true
+            case .addressesChanged(let server, let addresses):
+                servers[server].addresses = .known(addresses)
+                retryResolveWaiters()
+            case .addressesFailed(let server, let failure):
+                servers[server].addresses = .failed(failure)
+                retryResolveWaiters()
+            case .permitReturned(let server): serveQueues(ofServer: server)
+            }
+        }
+    }
+
+    private func drain() {
+        guard !isDraining else { return }
+        isDraining = true
+        stopAccepting()
+        for index in 0..<listenerCount where !listeners[index].isShared { Socket.close(listeners[index].socket) }
+        downstreams.forEach { connection in
+            switch connection.pointee.phase {
+            case .idle: closeDownstream(connection)
+            case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
+            case .receivingHead, .flushing, .lingering, .closed: break
+            }
+        }
+    }
+
+    /// Ends whatever still runs.
+    private func end() {
+        if !isDraining { drain() }
+        downstreams.forEach { connection in
+            guard connection.pointee.phase != .closed else { return }
+            if let exchange = connection.pointee.exchange {
+                perform(exchange.pointee.machine.abandoned(.shutDown), for: exchange)
+            }
+            if connection.pointee.phase != .closed { closeDownstream(connection) }
+        }
+        upstreams.forEach { connection in
+            if connection.pointee.phase != .closed { closeUpstream(connection) }
+        }
+        bury()
+    }
+
+    // MARK: Odds and ends
+
+    /// 128 random bits that nobody can guess from earlier ones without work; they name requests, they protect none.
+    func nextRequestID() -> RequestID {
+        func next() -> UInt64 {
+            var low = randomState.0
+            let high = randomState.1
+            let result = low &+ high
+            low ^= low << 23
+            randomState = (high, low ^ high ^ (low >> 18) ^ (high >> 5))
+            return result
+        }
+        return RequestID(high: next(), low: next())
+    }
+
+    /// Leaves a line for the error log that a peer caused; at most ten a second, the rest is counted.
+    func report(_ event: PeerEvent) {
+        let second = nowMicroseconds / 1_000_000
+        if second != peerEventSecond {
+            if peerEventCount > 10 { shared.control.post(.peerEventsSuppressed(peerEventCount - 10)) }
+            peerEventSecond = second
+            peerEventCount = 0
+        }
+        peerEventCount += 1
+        if peerEventCount <= 10 { shared.control.post(.peer(event)) }
+    }
+}

@@ -1,0 +1,48 @@
+// The command. It reads what the user asked for, hands the configuration to the runtime and turns every way this can
+// end into an exit code.
+
+import ArgumentParser
+import Glibc
+
+@main
+struct Headfirst: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "headfirst",
+        abstract: "A reverse proxy that never sits on a response head.",
+        discussion: """
+            The moment an upstream's status line and fields are parsed they are on the wire to the client; the content \
+            follows as it comes. It is made to stand in front of slow backends: event streams, long reports, language \
+            models.
+
+            EXAMPLES:
+              headfirst demo                      See it at work.
+              headfirst check proxy.conf          Every mistake, with line and column.
+              headfirst run --config proxy.conf   Serve.
+
+            SIGNALS:
+              SIGTERM, SIGINT   Stop when running exchanges have ended, at the latest
+                                after shutdown_grace. A second one stops at once.
+
+            EXIT CODES:
+              0    All went well, or a signal asked to stop.
+              64   The command line is wrong.
+              71   The operating system refused something: an address in use, say.
+              78   The configuration is wrong or missing.
+            """,
+        version: "0.1.0",
+        subcommands: [Run.self, Check.self, Demo.self])
+
+    static func main() {
+        // A reader of our output that is gone, or a peer behind splice, is an error of a call and no reason to die.
+        signal(SIGPIPE, SIG_IGN)
+        main(nil)
+    }
+}
+
+/// How the command ends when it does not end well (sysexits.h).
+enum Exit {
+    /// EX_OSERR
+    static let operatingSystem = ExitCode(71)
+    /// EX_CONFIG
+    static let configuration = ExitCode(78)
+}

@@ -1,0 +1,27 @@
+import ArgumentParser
+import ProxyConfiguration
+import ProxyRuntime
+
+/// `headfirst run`
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Serve, until a signal says stop.",
+        discussion: """
+            Reads the configuration, binds every listener and serves in the foreground. The logs go where the \
+            configuration says: by default the access log to standard output, the error log to standard error.
+            """)
+
+    @Option(help: ArgumentHelp("The configuration file.", valueName: "file"))
+    var config = LoadedConfiguration.standardPath
+
+    func run() throws {
+        let loaded = try LoadedConfiguration.load(orExitFrom: config)
+        do throws(StartupError) {
+            // The runtime's own log says what it listens on.
+            try Proxy.run(loaded.configuration, onReady: { _ in })
+        } catch {
+            Terminal.complain("headfirst: \(error.description)")
+            throw Exit.operatingSystem
+        }
+    }
+}

@@ -1,0 +1,104 @@
+"""Speed and latency beside nginx and HAProxy, each with one worker, alternating within one run.
+
+    scripts/bench small|bodies|latency|all [--rounds N] [--of NAME,...] [--install]
+
+small    CPU of the proxy a request: 64 keep-alive connections, 5-byte answers
+bodies   CPU of the proxy a GiB: 16 KiB and 1 MiB answers
+latency  how long a head is held: from leaving one side until the other side has it, content coming 400 ms later
+
+CPU is utime + stime of the proxy's own processes, so that the client and the origin on the same machine do not
+count; ratios are medians over rounds of the same moment, so that a busy machine moves both sides. wrk is the client,
+nginx with one worker the origin. nginx and HAProxy are measured as they come and, where it matters here, tuned.
+"""
+import argparse, contextlib, statistics, sys
+
+import latency, origins, peers
+
+SECONDS = 3                                 # one round of one proxy
+
+
+def contenders(names, tuned):
+    """(label, class, variant): Headfirst, then its peers as they come and, if it matters here, tuned."""
+    chosen = []
+    for name in names:
+        chosen.append((name, peers.PEERS[name], "default"))
+        if name in tuned:
+            chosen.append((name + " tuned", peers.PEERS[name], "tuned"))
+    return chosen
+
+
+class Round:
+    def __init__(self, cpu, requests, received, errors):
+        self.microseconds = cpu / requests * 1e6
+        self.gibibyte_seconds = cpu / (received / 2**30)
+        self.rate, self.throughput, self.errors = requests / SECONDS, received / SECONDS / 2**20, errors
+
+
+def measure(proxy, path, connections):
+    before = proxy.cpu_seconds()
+    requests, received, errors = origins.wrk(proxy.port, path, connections, SECONDS)
+    return Round(proxy.cpu_seconds() - before, requests, received, errors)
+
+
+def load(title, path, connections, figure, unit, names, tuned, rounds):
+    """Prints one table: medians of each contender, and Headfirst's ratio to each, round by round."""
+    chosen, results = contenders(names, tuned), {}
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(origins.Origin())
+        running = []
+        for label, peer, variant in chosen:
+            proxy = stack.enter_context(peer(origin.port, variant=variant))
+            origins.wrk(proxy.port, path, connections, 1)              # warm-up
+            running.append((label, proxy))
+        for turn in range(rounds):
+            first = turn % len(running)
+            for label, proxy in running[first:] + running[:first]:
+                results.setdefault(label, []).append(measure(proxy, path, connections))
+    print("\n%s: %d connections, %d rounds of %d s, one worker" % (title, connections, rounds, SECONDS))
+    print("%-16s %14s %12s %12s   %s" % ("", unit, "requests/s", "MiB/s", "Headfirst / this (lowest to highest round)"))
+    ours = [getattr(r, figure) for r in results.get("headfirst", [])]
+    for label, _, _ in chosen:
+        found = results[label]
+        values = [getattr(r, figure) for r in found]
+        ratio = ""
+        if ours and label != "headfirst":
+            ratios = [our / their for our, their in zip(ours, values)]
+            ratio = "%.2f (%.2f to %.2f)" % (statistics.median(ratios), min(ratios), max(ratios))
+        print("%-16s %14.2f %12.0f %12.0f   %s" % (
+            label, statistics.median(values), statistics.median([r.rate for r in found]),
+            statistics.median([r.throughput for r in found]), ratio))
+        for errors in sorted({r.errors for r in found if r.errors}):
+            print("%-16s   errors: %s" % ("", errors))
+    sys.stdout.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("small", "bodies", "latency", "all"))
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each proxy (default 7)")
+    parser.add_argument("--of", default="headfirst,nginx,haproxy", help="proxies to measure, separated by commas")
+    parser.add_argument("--install", action="store_true", help="install nginx-light, haproxy and wrk if missing")
+    arguments = parser.parse_args()
+    names = arguments.of.split(",")
+    if unknown := [name for name in names if name not in peers.PEERS]:
+        parser.error("unknown: %s; there are %s" % (", ".join(unknown), ", ".join(peers.PEERS)))
+    if arguments.rounds < 1:
+        parser.error("at least one round")
+    try:
+        if arguments.what in ("small", "all"):
+            load("small answers", "/small", 64, "microseconds", "CPU us/request", names, (), arguments.rounds)
+        if arguments.what in ("bodies", "all"):
+            load("16 KiB answers", "/16k", 64, "microseconds", "CPU us/request", names, ("nginx",), arguments.rounds)
+            load("1 MiB answers", "/1m", 16, "gibibyte_seconds", "CPU s/GiB", names, ("nginx", "haproxy"),
+                 arguments.rounds)
+        if arguments.what in ("latency", "all"):
+            latency.table(contenders(names, ("nginx",)))
+    except peers.CannotStart as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
