@@ -8,7 +8,7 @@ public enum ByteScan {
     @inlinable static var highs: UInt64 { 0x8080_8080_8080_8080 }
 
     @inlinable static func load(_ bytes: UnsafePointer<UInt8>, _ index: Int) -> UInt64 {
-        UInt64(littleEndian: UnsafeRawPointer(bytes + index).loadUnaligned(as: UInt64.self))
+        UInt64(littleEndian: (UnsafeRawPointer(bytes) + index).loadUnaligned(as: UInt64.self))
     }
 
     @inlinable static func equal(_ word: UInt64, _ byte: UInt8) -> UInt64 {
@@ -22,21 +22,23 @@ public enum ByteScan {
 
     /// The index of the first byte that a field value must not have: a control byte other than tab
     /// (RFC 9110 section 5.5; obs-text passes), or `end`.
-    @inlinable public static func fieldValueEnd(_ bytes: UnsafePointer<UInt8>, from: Int, end: Int) -> Int {
+    @inlinable @inline(__always) public static func fieldValueEnd(_ bytes: UnsafePointer<UInt8>, from: Int, end: Int)
+        -> Int
+    {
         var index = from
         while true {
-            while index + 8 <= end {
+            while index &+ 8 <= end {
                 let word = load(bytes, index)
                 let hits = less(word, than: 0x20) | equal(word, 0x7F)
                 if hits != 0 {
-                    index += hits.trailingZeroBitCount >> 3
+                    index &+= hits.trailingZeroBitCount >> 3
                     break
                 }
-                index += 8
+                index &+= 8
             }
-            while index < end, bytes[index] >= 0x20, bytes[index] != 0x7F { index += 1 }
+            while index < end, bytes[index] >= 0x20, bytes[index] != 0x7F { index &+= 1 }
             if index < end, bytes[index] == 0x09 {
-                index += 1
+                index &+= 1
                 continue
             }
             return index
@@ -46,34 +48,34 @@ public enum ByteScan {
     /// The index of the first byte that a request target must not have: outside 0x21...0x7E, or `#`; or `end`.
     @inlinable public static func targetEnd(_ bytes: UnsafePointer<UInt8>, from: Int, end: Int) -> Int {
         var index = from
-        while index + 8 <= end {
+        while index &+ 8 <= end {
             let word = load(bytes, index)
             let hits =
                 less(word, than: 0x21) | equal(word, 0x7F) | equal(word, UInt8(ascii: "#")) | (word & highs)
-            if hits != 0 { return index + hits.trailingZeroBitCount >> 3 }
-            index += 8
+            if hits != 0 { return index &+ hits.trailingZeroBitCount >> 3 }
+            index &+= 8
         }
         while index < end {
             let byte = bytes[index]
             if byte < 0x21 || byte > 0x7E || byte == UInt8(ascii: "#") { return index }
-            index += 1
+            index &+= 1
         }
         return end
     }
 
     /// The index of the first `byte`, or `end`.
-    @inlinable public static func first(
+    @inlinable @inline(__always) public static func first(
         _ byte: UInt8, in bytes: UnsafePointer<UInt8>, from: Int, end: Int
     ) -> Int {
         var index = from
-        while index + 8 <= end {
+        while index &+ 8 <= end {
             let hits = equal(load(bytes, index), byte)
-            if hits != 0 { return index + hits.trailingZeroBitCount >> 3 }
-            index += 8
+            if hits != 0 { return index &+ hits.trailingZeroBitCount >> 3 }
+            index &+= 8
         }
         while index < end {
             if bytes[index] == byte { return index }
-            index += 1
+            index &+= 1
         }
         return end
     }

@@ -39,8 +39,20 @@
     }
 
     /// Appends ASCII text known at compile time.
-    @inlinable public mutating func append(_ text: StaticString) {
+    @inlinable @inline(__always) public mutating func append(_ text: StaticString) {
         append(text.utf8Start, count: text.utf8CodeUnitCount)
+    }
+
+    /// Appends at most sixteen bytes that are kept in two words.
+    @inlinable public mutating func append(short text: (UInt64, UInt64), count bytesCount: Int) {
+        guard capacity - count >= 16 else {
+            isOverfull = true
+            return
+        }
+        let place = UnsafeMutableRawPointer(base + count)
+        place.storeBytes(of: text.0, as: UInt64.self)
+        place.storeBytes(of: text.1, toByteOffset: 8, as: UInt64.self)
+        count += bytesCount
     }
 
     /// Appends one byte.

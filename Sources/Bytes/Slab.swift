@@ -33,11 +33,11 @@
         @usableFromInline var liveCount: Int
     }
 
-    @usableFromInline static var chunkShift: UInt32 { 7 }
-    @usableFromInline static var slotsPerChunk: UInt32 { 1 << chunkShift }
-    @usableFromInline static var none: UInt32 { .max }
-    @usableFromInline static var generationMask: UInt32 { 0xFF_FFFF }
-    @usableFromInline static var liveBit: UInt32 { 1 << 31 }
+    @inlinable static var chunkShift: UInt32 { 7 }
+    @inlinable static var slotsPerChunk: UInt32 { 1 << chunkShift }
+    @inlinable static var none: UInt32 { .max }
+    @inlinable static var generationMask: UInt32 { 0xFF_FFFF }
+    @inlinable static var liveBit: UInt32 { 1 << 31 }
 
     @usableFromInline let storage: UnsafeMutablePointer<Storage>
 

@@ -67,7 +67,8 @@ public struct SystemError: Error, CustomStringConvertible, Equatable {
     /// The slot and its generation.
     @inlinable public var slabToken: SlabToken {
         SlabToken(
-            index: UInt32(truncatingIfNeeded: rawValue), generation: UInt32(truncatingIfNeeded: rawValue >> 32) & 0xFF_FFFF)
+            index: UInt32(truncatingIfNeeded: rawValue),
+            generation: UInt32(truncatingIfNeeded: rawValue >> 32) & 0xFF_FFFF)
     }
 }
 
@@ -121,7 +122,7 @@ public struct Epoll: ~Copyable {
     /// - Parameter timeoutMilliseconds: 0 returns at once, -1 waits for ever.
     /// - Returns: their number; 0 also when a signal interrupted the wait.
     public borrowing func wait(timeoutMilliseconds: Int32) -> Int {
-        let count = epoll_wait(descriptor, events, eventsMax, timeoutMilliseconds)
+        let count = headfirst_epoll_wait(descriptor, events, eventsMax, timeoutMilliseconds)
         precondition(count >= 0 || headfirst_errno() == EINTR, "epoll_wait failed")
         return max(0, Int(count))
     }

@@ -6,22 +6,22 @@ import Bytes
 import CLinux
 
 /// Collects the bytes of one turn for one connection. A handle: copying it copies the reference. One thread.
-public struct Gather {
-    private struct Storage {
-        var pieces: UnsafeMutablePointer<iovec>
-        var pieceCount: Int
-        var scratch: UnsafeMutablePointer<UInt8>
-        var scratchCount: Int
-        var byteCount: Int
-        var lastIsScratch: Bool
+@frozen public struct Gather {
+    @usableFromInline struct Storage {
+        @usableFromInline var pieces: UnsafeMutablePointer<iovec>
+        @usableFromInline var pieceCount: Int
+        @usableFromInline var scratch: UnsafeMutablePointer<UInt8>
+        @usableFromInline var scratchCount: Int
+        @usableFromInline var byteCount: Int
+        @usableFromInline var lastIsScratch: Bool
     }
 
-    private static var piecesMax: Int { 64 }
+    @inlinable static var piecesMax: Int { 64 }
     /// Pieces up to this length are copied.
-    public static var copiedBytesMax: Int { 4096 }
+    @inlinable public static var copiedBytesMax: Int { 4096 }
 
-    private let storage: UnsafeMutablePointer<Storage>
-    private let scratchCapacity: Int
+    @usableFromInline let storage: UnsafeMutablePointer<Storage>
+    @usableFromInline let scratchCapacity: Int
 
     /// An empty gather.
     /// - Parameter scratchCapacity: how many bytes may be copied in one turn.
@@ -30,7 +30,8 @@ public struct Gather {
         storage = .allocate(capacity: 1)
         storage.initialize(
             to: Storage(
-                pieces: .allocate(capacity: Self.piecesMax), pieceCount: 0, scratch: .allocate(capacity: scratchCapacity),
+                pieces: .allocate(capacity: Self.piecesMax), pieceCount: 0,
+                scratch: .allocate(capacity: scratchCapacity),
                 scratchCount: 0, byteCount: 0, lastIsScratch: false))
     }
 
@@ -42,15 +43,15 @@ public struct Gather {
     }
 
     /// Whether nothing was collected.
-    public var isEmpty: Bool { storage.pointee.byteCount == 0 }
+    @inlinable public var isEmpty: Bool { storage.pointee.byteCount == 0 }
     /// The bytes collected.
-    public var byteCount: Int { storage.pointee.byteCount }
+    @inlinable public var byteCount: Int { storage.pointee.byteCount }
     /// Room for copies that is left.
-    public var room: Int { scratchCapacity - storage.pointee.scratchCount }
+    @inlinable public var room: Int { scratchCapacity - storage.pointee.scratchCount }
 
     /// Writes at the end by way of a writer over the scratch that is left.
     /// - Returns: whether everything fitted; otherwise nothing was added.
-    public func write(_ body: (inout ByteWriter) -> Void) -> Bool {
+    @inlinable public func write(_ body: (inout ByteWriter) -> Void) -> Bool {
         var writer = ByteWriter(
             base: storage.pointee.scratch + storage.pointee.scratchCount,
             capacity: scratchCapacity - storage.pointee.scratchCount)
@@ -61,7 +62,7 @@ public struct Gather {
     }
 
     /// Accounts for bytes that were put behind the scratch's end.
-    private func didWrite(_ count: Int) {
+    @inlinable func didWrite(_ count: Int) {
         guard count > 0 else { return }
         if storage.pointee.lastIsScratch {
             storage.pointee.pieces[storage.pointee.pieceCount - 1].iov_len += count
@@ -106,6 +107,7 @@ public struct Gather {
 
     /// Copies everything but the first `skipped` bytes to a buffer.
     public func copy(skipping skipped: Int, to buffer: inout Buffer, of pool: BufferPool) {
+        if skipped == storage.pointee.byteCount { return }
         pool.reserve(storage.pointee.byteCount - skipped, in: &buffer)
         var left = skipped
         for index in 0..<storage.pointee.pieceCount {
@@ -121,7 +123,7 @@ public struct Gather {
     }
 
     /// Forgets everything.
-    public func clear() {
+    @inlinable public func clear() {
         storage.pointee.pieceCount = 0
         storage.pointee.scratchCount = 0
         storage.pointee.byteCount = 0

@@ -39,7 +39,8 @@ public struct Signals: ~Copyable {
         )
         while true {
             let count = withUnsafeMutableBytes(of: &polled) {
-                poll($0.baseAddress?.assumingMemoryBound(to: pollfd.self), 2, Int32(clamping: timeoutMilliseconds ?? -1))
+                poll(
+                    $0.baseAddress?.assumingMemoryBound(to: pollfd.self), 2, Int32(clamping: timeoutMilliseconds ?? -1))
             }
             if count == 0 { return .timedOut }
             if count < 0 { continue }

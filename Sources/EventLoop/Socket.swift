@@ -57,7 +57,10 @@ public struct SocketAddress: Sendable {
             switch Int32(storage.ss_family) {
             case AF_INET:
                 let address = bytes.loadUnaligned(as: sockaddr_in.self)
-                return (0, 0xFFFF_0000_0000 | UInt64(UInt32(bigEndian: address.sin_addr.s_addr)), UInt16(bigEndian: address.sin_port))
+                return (
+                    0, 0xFFFF_0000_0000 | UInt64(UInt32(bigEndian: address.sin_addr.s_addr)),
+                    UInt16(bigEndian: address.sin_port)
+                )
             case AF_INET6:
                 let address = bytes.loadUnaligned(as: sockaddr_in6.self)
                 return withUnsafeBytes(of: address.sin6_addr) { halves in
@@ -209,9 +212,10 @@ public enum Socket {
     }
 
     /// Reads what is there.
-    public static func receive(_ socket: Int32, into room: UnsafeMutablePointer<UInt8>, capacity: Int) -> TransferResult {
+    public static func receive(_ socket: Int32, into room: UnsafeMutablePointer<UInt8>, capacity: Int) -> TransferResult
+    {
         while true {
-            let count = recv(socket, room, capacity, 0)
+            let count = headfirst_receive(socket, room, capacity, 0)
             if count > 0 { return .bytes(count) }
             if count == 0 { return .ended }
             switch headfirst_errno() {
@@ -232,7 +236,7 @@ public enum Socket {
     /// Writes bytes.
     public static func send(_ socket: Int32, _ bytes: UnsafePointer<UInt8>, count: Int) -> TransferResult {
         while true {
-            let sent = CLinux.send(socket, bytes, count, Int32(MSG_NOSIGNAL))
+            let sent = headfirst_send(socket, bytes, count, Int32(MSG_NOSIGNAL))
             if sent >= 0 { return .bytes(sent) }
             switch headfirst_errno() {
             case EINTR: continue
@@ -248,7 +252,7 @@ public enum Socket {
         message.msg_iov = pieces
         message.msg_iovlen = count
         while true {
-            let sent = sendmsg(socket, &message, Int32(MSG_NOSIGNAL))
+            let sent = headfirst_send_message(socket, &message, Int32(MSG_NOSIGNAL))
             if sent >= 0 { return .bytes(sent) }
             switch headfirst_errno() {
             case EINTR: continue

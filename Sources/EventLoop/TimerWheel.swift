@@ -41,6 +41,9 @@ import Bytes
         @usableFromInline var heads: UnsafeMutablePointer<UnsafeMutablePointer<TimerEntry>?>
         @usableFromInline var occupied: UnsafeMutablePointer<UInt64>
         @usableFromInline var nowMilliseconds: UInt64
+        /// Not later than when the wheel must be advanced next; `never` while it is empty. Removing leaves it as it
+        /// is: to look once too early costs less than to look for the next entry each time.
+        @usableFromInline var nextBound: UInt64
     }
 
     @usableFromInline let storage: UnsafeMutablePointer<Storage>
@@ -52,7 +55,9 @@ import Bytes
         heads.initialize(repeating: nil, count: Self.levels * 64)
         let occupied = UnsafeMutablePointer<UInt64>.allocate(capacity: Self.levels)
         occupied.initialize(repeating: 0, count: Self.levels)
-        storage.initialize(to: Storage(heads: heads, occupied: occupied, nowMilliseconds: nowMilliseconds))
+        storage.initialize(
+            to: Storage(
+                heads: heads, occupied: occupied, nowMilliseconds: nowMilliseconds, nextBound: TimerEntry.never))
     }
 
     /// Frees the wheel; entries still in it are forgotten.
@@ -107,10 +112,19 @@ import Bytes
         entry.pointee.next?.pointee.previous = entry
         storage.pointee.heads[slot] = entry
         storage.pointee.occupied[level] |= 1 << UInt64(slot & 63)
+        let slotStart = (due >> UInt64(level * 6)) << UInt64(level * 6)
+        if slotStart < storage.pointee.nextBound { storage.pointee.nextBound = slotStart }
     }
 
-    /// When the wheel must be advanced next, in milliseconds of the monotonic clock; nil if it is empty.
-    public var nextMilliseconds: UInt64? {
+    /// When the wheel should be advanced next, in milliseconds of the monotonic clock: never too late, and too early
+    /// at most once for each time; nil if it is empty.
+    @inlinable public var nextMilliseconds: UInt64? {
+        let bound = storage.pointee.nextBound
+        return bound == TimerEntry.never ? nil : bound
+    }
+
+    /// When the first slot that is occupied begins.
+    private var firstOccupied: UInt64? {
         let now = storage.pointee.nowMilliseconds
         for level in 0..<Self.levels {
             let shift = UInt64(level * 6)
@@ -132,8 +146,20 @@ import Bytes
 
     /// Goes on to `nowMilliseconds` and calls `expired` for each entry that is due; it is in no slot then and its
     /// deadline is `never`, and it may be set again. Entries that were postponed are put in order again.
-    public func advance(to nowMilliseconds: UInt64, _ expired: (UnsafeMutablePointer<TimerEntry>) -> Void) {
-        while let next = nextMilliseconds, next <= nowMilliseconds {
+    @inlinable public func advance(
+        to nowMilliseconds: UInt64, _ expired: (UnsafeMutablePointer<TimerEntry>) -> Void
+    ) {
+        if nowMilliseconds < storage.pointee.nextBound {
+            if nowMilliseconds > storage.pointee.nowMilliseconds { storage.pointee.nowMilliseconds = nowMilliseconds }
+            return
+        }
+        turn(to: nowMilliseconds, expired)
+    }
+
+    @usableFromInline func turn(
+        to nowMilliseconds: UInt64, _ expired: (UnsafeMutablePointer<TimerEntry>) -> Void
+    ) {
+        while let next = firstOccupied, next <= nowMilliseconds {
             storage.pointee.nowMilliseconds = next
             for level in 0..<Self.levels {
                 let shift = UInt64(level * 6)
@@ -153,5 +179,6 @@ import Bytes
             }
         }
         if nowMilliseconds > storage.pointee.nowMilliseconds { storage.pointee.nowMilliseconds = nowMilliseconds }
+        storage.pointee.nextBound = firstOccupied ?? TimerEntry.never
     }
 }

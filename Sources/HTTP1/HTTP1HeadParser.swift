@@ -30,6 +30,8 @@ struct HTTP1HeadParser {
 
     private static var cr: UInt8 { 13 }
     private static var lf: UInt8 { 10 }
+    /// `GET ` as a word.
+    private static var getAndSpace: UInt32 { UInt32(littleEndian: 0x2054_4547) }
 
     /// RFC 9112 section 3.
     func parseRequest() throws(HeadFault) -> HeadParseOutcome {
@@ -51,11 +53,16 @@ struct HTTP1HeadParser {
     /// - Returns: where the field section begins; nil if more bytes are needed.
     private func parseRequestLine() throws(HeadFault) -> Int? {
         let storage = head.storage
-        let methodEnd = head.tokenEnd(bytes, from: 0, end: end).end
-        if methodEnd == end { return nil }
-        guard bytes[methodEnd] == UInt8(ascii: " "), methodEnd > 0 else { throw .method }
+        var methodEnd = 3
+        if end > 4, (UnsafeRawPointer(bytes).loadUnaligned(as: UInt32.self)) == Self.getAndSpace {
+            storage.pointee.method = .get
+        } else {
+            methodEnd = head.tokenEnd(bytes, from: 0, end: end).end
+            if methodEnd == end { return nil }
+            guard bytes[methodEnd] == UInt8(ascii: " "), methodEnd > 0 else { throw .method }
+            storage.pointee.method = method(count: methodEnd)
+        }
         storage.pointee.methodName = ByteRange(start: 0, count: methodEnd)
-        storage.pointee.method = method(count: methodEnd)
 
         let targetStart = methodEnd + 1
         let targetEnd = ByteScan.targetEnd(bytes, from: targetStart, end: end)
@@ -95,7 +102,16 @@ struct HTTP1HeadParser {
 
     /// `HTTP/1.1` or `HTTP/1.0`.
     /// - Returns: where the version ends; nil if more bytes are needed.
+    @inline(__always)
     private func parseVersion(from start: Int) throws(HeadFault) -> Int? {
+        if start + 8 <= end {
+            let word = UInt64(littleEndian: UnsafeRawPointer(bytes + start).loadUnaligned(as: UInt64.self))
+            if word == 0x312E_312F_5054_5448 { return start + 8 }  // HTTP/1.1
+        }
+        return try parseOtherVersion(from: start)
+    }
+
+    private func parseOtherVersion(from start: Int) throws(HeadFault) -> Int? {
         let name: StaticString = "HTTP/"
         for offset in 0..<5 {
             if start + offset == end { return nil }
@@ -120,14 +136,15 @@ struct HTTP1HeadParser {
         let storage = head.storage
         guard let versionEnd = try parseVersion(from: 0) else { return nil }
         let statusEnd = versionEnd + 4
-        for index in versionEnd..<min(statusEnd, end) {
-            let isRight =
-                index == versionEnd ? bytes[index] == UInt8(ascii: " ") : bytes[index] &- UInt8(ascii: "0") <= 9
-            if !isRight { throw .status }
+        if statusEnd >= end {
+            try checkPartialStatus(from: versionEnd)
+            return nil
         }
-        if statusEnd >= end { return nil }
-        var status: UInt16 = 0
-        for index in (versionEnd + 1)..<statusEnd { status = status * 10 + UInt16(bytes[index] - UInt8(ascii: "0")) }
+        let hundreds = bytes[versionEnd + 1] &- UInt8(ascii: "0")
+        let tens = bytes[versionEnd + 2] &- UInt8(ascii: "0")
+        let ones = bytes[versionEnd + 3] &- UInt8(ascii: "0")
+        guard bytes[versionEnd] == UInt8(ascii: " "), hundreds <= 9, tens <= 9, ones <= 9 else { throw .status }
+        let status = UInt16(hundreds) &* 100 &+ UInt16(tens) &* 10 &+ UInt16(ones)
         guard status >= 100 else { throw .status }
         storage.pointee.status = status
         var lineEnd = statusEnd
@@ -138,36 +155,51 @@ struct HTTP1HeadParser {
         return try lineEndCRLF(at: lineEnd, otherwise: lineEnd == statusEnd ? .status : .startLine)
     }
 
+    /// What is there of ` 200` must be right already.
+    private func checkPartialStatus(from start: Int) throws(HeadFault) {
+        for index in start..<max(start, end) {
+            let isRight = index == start ? bytes[index] == UInt8(ascii: " ") : bytes[index] &- UInt8(ascii: "0") <= 9
+            if !isRight { throw .status }
+        }
+    }
+
     /// Where the next line begins, if this one ends in CRLF at `index`; nil if more bytes are needed.
     @inline(__always)
     private func lineEndCRLF(at index: Int, otherwise fault: HeadFault) throws(HeadFault) -> Int? {
         if index == end { return nil }
         guard bytes[index] == Self.cr else { throw bytes[index] == Self.lf ? .lineEnd : fault }
-        if index + 1 == end { return nil }
-        guard bytes[index + 1] == Self.lf else { throw .lineEnd }
-        return index + 2
+        if index &+ 1 == end { return nil }
+        guard bytes[index &+ 1] == Self.lf else { throw .lineEnd }
+        return index &+ 2
     }
 
     // MARK: Fields
 
     private func parseFields(from start: Int, isRequest: Bool) throws(HeadFault) -> HeadParseOutcome {
+        let countMax = min(limits.fieldsMax, head.fieldsCapacity)
+        let headBytesMax = limits.headBytesMax
+        var count = 0
         var lineStart = start
         while true {
+            if lineStart >= headBytesMax { throw .headTooLong }
             if lineStart == end { return try incomplete() }
             if bytes[lineStart] == Self.cr {
                 guard let headEnd = try lineEndCRLF(at: lineStart, otherwise: .lineEnd) else { return try incomplete() }
+                if headEnd > headBytesMax { throw .headTooLong }
+                head.storage.pointee.fieldCount = count
                 head.storage.pointee.byteCount = headEnd
                 return .complete(headEnd)
             }
             guard let line = try parseFieldLine(from: lineStart) else { return try incomplete() }
-            if head.storage.pointee.fieldCount >= min(limits.fieldsMax, head.fieldsCapacity) { throw .tooManyFields }
+            if count >= countMax { throw .tooManyFields }
             try head.add(
-                name: line.name, value: line.value, lineEnd: line.end, field: line.field, isRequest: isRequest)
+                at: count, name: line.name, value: line.value, lineEnd: line.end, field: line.field,
+                isRequest: isRequest)
+            count &+= 1
             lineStart = line.end
         }
     }
 
-    /// More bytes are needed, if there may be more.
     private func incomplete() throws(HeadFault) -> HeadParseOutcome {
         if end >= limits.headBytesMax { throw .headTooLong }
         return .incomplete
@@ -178,21 +210,23 @@ struct HTTP1HeadParser {
     private func parseFieldLine(
         from start: Int
     ) throws(HeadFault) -> (name: ByteRange, value: ByteRange, end: Int, field: KnownField)? {
-        let name = head.tokenEnd(bytes, from: start, end: end)
-        if name.end == end { return nil }
-        guard bytes[name.end] == UInt8(ascii: ":"), name.end > start else {
-            throw fieldNameFault(at: name.end, lineStart: start)
+        let colon = ByteScan.first(UInt8(ascii: ":"), in: bytes, from: start, end: end)
+        guard colon < end, colon > start,
+            let field = try head.identify(bytes + start, count: colon &- start, readable: end &- start)
+        else {
+            // No colon where it belongs: it is missing still, or something stands before it that may not.
+            let nameEnd = head.tokenEnd(bytes, from: start, end: end).end
+            if nameEnd == end { return nil }
+            throw fieldNameFault(at: nameEnd, lineStart: start)
         }
-        var valueStart = name.end + 1
-        while valueStart < end, bytes[valueStart] == 0x20 || bytes[valueStart] == 0x09 { valueStart += 1 }
+        var valueStart = colon &+ 1
+        while valueStart < end, bytes[valueStart] == 0x20 || bytes[valueStart] == 0x09 { valueStart &+= 1 }
         var valueEnd = ByteScan.fieldValueEnd(bytes, from: valueStart, end: end)
         guard let lineEnd = try lineEndCRLF(at: valueEnd, otherwise: .fieldValue) else { return nil }
-        while valueEnd > valueStart, bytes[valueEnd - 1] == 0x20 || bytes[valueEnd - 1] == 0x09 { valueEnd -= 1 }
-        let field = try head.identify(
-            bytes + start, count: name.end - start, readable: end - start, hasUnderscore: name.hasUnderscore)
+        while valueEnd > valueStart, bytes[valueEnd &- 1] == 0x20 || bytes[valueEnd &- 1] == 0x09 { valueEnd &-= 1 }
         return (
-            ByteRange(start: start, count: name.end - start),
-            ByteRange(start: valueStart, count: valueEnd - valueStart), lineEnd, field
+            ByteRange(start: start, count: colon &- start),
+            ByteRange(start: valueStart, count: valueEnd &- valueStart), lineEnd, field
         )
     }
 

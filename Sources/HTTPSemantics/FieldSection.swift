@@ -22,7 +22,7 @@ extension Head {
     }
 
     /// The index behind the token that begins at `start`, and whether an underscore was in it.
-    public func tokenEnd(
+    @inlinable public func tokenEnd(
         _ bytes: UnsafePointer<UInt8>, from start: Int, end: Int
     ) -> (end: Int, hasUnderscore: Bool) {
         var index = start
@@ -36,39 +36,50 @@ extension Head {
         return (index, seen & Head.isUnderscore != 0)
     }
 
-    /// Which known field a name is.
+    /// Which field a name is that ends in a colon, or would if it were one: most names are found in the table of
+    /// known ones, which makes them tokens; of the others each byte is looked at.
+    /// - Parameters:
+    ///   - count: bytes before the colon.
+    ///   - readable: bytes that may be read.
+    /// - Returns: nil if it is no token.
     /// - Throws: `lookalikeName` if it would be a protected one with `-` for `_`.
+    @inlinable @inline(__always)
     public func identify(
-        _ name: UnsafePointer<UInt8>, count: Int, readable: Int, hasUnderscore: Bool
-    ) throws(HeadFault) -> KnownField {
-        let field = knownFields.find(name, count: count, readable: readable)
-        if hasUnderscore, count <= KnownFieldTable.nameBytesMax {
+        _ name: UnsafePointer<UInt8>, count: Int, readable: Int
+    ) throws(HeadFault) -> KnownField? {
+        if let field = knownFields.find(name, count: count, readable: readable) { return field }
+        return try identifyUnknown(name, count: count)
+    }
+
+    @usableFromInline func identifyUnknown(_ name: UnsafePointer<UInt8>, count: Int) throws(HeadFault) -> KnownField? {
+        let token = tokenEnd(name, from: 0, end: count)
+        if token.end < count { return nil }
+        if token.hasUnderscore, count <= KnownFieldTable.nameBytesMax {
             let lookalike = withUnsafeTemporaryAllocation(of: UInt8.self, capacity: count) { copy in
                 for index in 0..<count {
                     copy[index] = name[index] == UInt8(ascii: "_") ? UInt8(ascii: "-") : name[index]
                 }
-                return copy.baseAddress.map { knownFields.find($0, count: count, readable: count) } ?? .other
+                return copy.baseAddress.flatMap { knownFields.find($0, count: count, readable: count) } ?? .other
             }
             if lookalike.isProtectedFromLookalikes { throw .lookalikeName }
         }
-        return field
+        return .other
     }
 
-    /// Adds a line and takes note of what it says.
+    /// Puts a line at `index` of the table and takes note of what it says. Who parses sets `fieldCount` in the end.
     /// - Throws: the fault that this line alone makes.
-    @inline(__always)
+    @inlinable @inline(__always)
     public func add(
-        name: ByteRange, value: ByteRange, lineEnd: Int, field: KnownField, isRequest: Bool
+        at index: Int, name: ByteRange, value: ByteRange, lineEnd: Int, field: KnownField, isRequest: Bool
     ) throws(HeadFault) {
-        let index = storage.pointee.fieldCount
         fields[index] = FieldLine(
-            name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field,
-            isDropped: field != .other && field.isHopByHop)
-        storage.pointee.fieldCount = index + 1
+            name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field, isDropped: false)
         if field != .other { try note(value, field: field, index: index, isRequest: isRequest) }
     }
 
-    private func note(_ value: ByteRange, field: KnownField, index: Int, isRequest: Bool) throws(HeadFault) {
+    @usableFromInline func note(_ value: ByteRange, field: KnownField, index: Int, isRequest: Bool) throws(HeadFault) {
+        if field.isRewritten(isRequest: isRequest) { storage.pointee.facts.insert(.needsRewriting) }
+        if field.isHopByHop { fields[index].isDropped = true }
         switch field {
         case .connection:
             noteConnection(value)
@@ -79,6 +90,7 @@ extension Head {
             }
             // Of two that agree the first is written again, by us; the second is not.
             if storage.pointee.facts.contains(.contentLength) { fields[index].isDropped = true }
+            if !isCanonicalLength(fields[index]) { storage.pointee.facts.insert(.needsRewriting) }
             storage.pointee.contentLength = length
             storage.pointee.facts.insert(.contentLength)
         case .transferEncoding:
@@ -112,9 +124,13 @@ extension Head {
         case .date:
             storage.pointee.facts.insert(.date)
         case .xRequestID:
-            if !value.isEmpty { storage.pointee.facts.insert(.requestID) }
-        case .other, .proxyConnection, .trailer, .http2Settings, .via, .forwarded, .xForwardedFor, .xForwardedProto,
-            .xForwardedHost, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+            storage.pointee.facts.insert(value.isEmpty ? .needsRewriting : .requestID)
+        case .via:
+            storage.pointee.facts.insert(.via)
+        case .forwarded, .xForwardedFor:
+            storage.pointee.facts.insert(.forwarding)
+        case .other, .proxyConnection, .trailer, .http2Settings, .xForwardedProto, .xForwardedHost, .authorization,
+            .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
             break
         }
     }
@@ -230,6 +246,15 @@ extension Head {
         throw .transferCoding
     }
 
+    /// Whether a Content-Length line is passed on and is, byte for byte, what we would write for its number.
+    public func isCanonicalLength(_ line: FieldLine) -> Bool {
+        let bytes = storage.pointee.bytes
+        let start = Int(line.value.start)
+        return !line.isDropped && start == line.name.end + 2 && bytes[start - 1] == UInt8(ascii: " ")
+            && Int(line.lineEnd) == line.value.end + 2
+            && (line.value.count == 1 || bytes[start] != UInt8(ascii: "0"))
+    }
+
     private func parseLength(_ value: ByteRange) throws(HeadFault) -> UInt64 {
         guard let number = decimal(value, max: UInt64(Int64.max)) else { throw .contentLength }
         return number
@@ -296,7 +321,7 @@ extension Head {
             forEachListItem(fields[index].value) { item in
                 let name = bytes(item)
                 guard let base = name.baseAddress else { return }
-                let field = knownFields.find(base, count: name.count, readable: name.count)
+                let field = knownFields.find(base, count: name.count, readable: name.count) ?? .other
                 if field.isFraming { fault = true }
                 if field.isKeptThoughNominated { return }
                 for other in 0..<storage.pointee.fieldCount where fields[other].field == field {
@@ -322,7 +347,26 @@ extension Head {
     // MARK: Host
 
     /// RFC 9110 section 7.2: `uri-host [ ":" port ]`, and not empty, since every target we forward has a host.
+    /// Takes note if not all of it is a token.
     public func isHost(_ range: ByteRange) -> Bool {
+        if isPlainHost(range) { return true }
+        storage.pointee.facts.insert(.authorityIsNoToken)
+        return isOtherHost(range)
+    }
+
+    /// A name or an IPv4 address, of token bytes alone.
+    @inline(__always)
+    private func isPlainHost(_ range: ByteRange) -> Bool {
+        let bytes = storage.pointee.bytes
+        let classes = classes
+        let both = Head.isHostByte | Head.isTokenByte
+        var index = Int(range.start)
+        let end = range.end
+        while index < end, classes[Int(bytes[index])] & both == both { index &+= 1 }
+        return index == end && !range.isEmpty
+    }
+
+    private func isOtherHost(_ range: ByteRange) -> Bool {
         let bytes = storage.pointee.bytes
         var index = Int(range.start)
         let end = range.end
@@ -342,7 +386,7 @@ extension Head {
             index += 1
         } else {
             let start = index
-            while index < end, classes[Int(bytes[index])] & Head.isHostByte != 0 { index += 1 }
+            while index < end, classes[Int(bytes[index])] & Head.isHostByte != 0 { index &+= 1 }
             guard index > start else { return false }
         }
         if index == end { return true }

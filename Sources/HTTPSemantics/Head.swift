@@ -40,6 +40,15 @@ import Bytes
     public var field: KnownField
     /// Whether the line is not passed on: hop-by-hop, or nominated by Connection.
     public var isDropped: Bool
+
+    /// A line.
+    @inlinable public init(name: ByteRange, value: ByteRange, lineEnd: UInt32, field: KnownField, isDropped: Bool) {
+        self.name = name
+        self.value = value
+        self.lineEnd = lineEnd
+        self.field = field
+        self.isDropped = isDropped
+    }
 }
 
 /// Request methods that a rule of the proxy is about (RFC 9110 section 9).
@@ -123,6 +132,14 @@ public enum Framing: UInt8, Sendable {
     public static var keepAliveTimeout: HeadFacts { HeadFacts(rawValue: 1 << 14) }
     /// Connection names more than close, keep-alive, upgrade and te.
     public static var nominates: HeadFacts { HeadFacts(rawValue: 1 << 15) }
+    /// A Via field.
+    public static var via: HeadFacts { HeadFacts(rawValue: 1 << 16) }
+    /// An X-Forwarded-For or Forwarded field.
+    public static var forwarding: HeadFacts { HeadFacts(rawValue: 1 << 17) }
+    /// A field that may not pass on as it came, or not always: whoever rewrites has to look at each line.
+    public static var needsRewriting: HeadFacts { HeadFacts(rawValue: 1 << 18) }
+    /// The authority has a byte that no token has.
+    public static var authorityIsNoToken: HeadFacts { HeadFacts(rawValue: 1 << 19) }
 }
 
 /// Bounds of one head.
@@ -143,7 +160,7 @@ public struct HeadLimits: Sendable {
 }
 
 /// The scratch. A handle: copying it copies the reference. One for each worker.
-public struct Head {
+@frozen public struct Head {
     /// What a codec fills in.
     public struct Storage {
         /// The head's first byte.
@@ -176,27 +193,30 @@ public struct Head {
         public var keepAliveTimeoutSeconds: UInt32
         /// Field lines in use.
         public var fieldCount: Int
+        /// The field lines.
+        public fileprivate(set) var fields: UnsafeMutablePointer<FieldLine>
+        /// How many lines there is room for.
+        public fileprivate(set) var fieldsCapacity: Int
+        @usableFromInline var knownFields: KnownFieldTable
+        @usableFromInline var classes: UnsafeMutablePointer<UInt8>
     }
 
-    /// What a codec fills in.
+    /// What a codec fills in. The one word that a head is passed around as.
     public let storage: UnsafeMutablePointer<Storage>
     /// The field lines.
-    public let fields: UnsafeMutablePointer<FieldLine>
+    @inlinable public var fields: UnsafeMutablePointer<FieldLine> { storage.pointee.fields }
     /// How many lines there is room for.
-    public let fieldsCapacity: Int
-    let knownFields: KnownFieldTable
-    let classes: UnsafeMutablePointer<UInt8>
+    @inlinable public var fieldsCapacity: Int { storage.pointee.fieldsCapacity }
+    @inlinable var knownFields: KnownFieldTable { storage.pointee.knownFields }
+    @inlinable var classes: UnsafeMutablePointer<UInt8> { storage.pointee.classes }
 
-    static var isTokenByte: UInt8 { 1 }
-    static var isUnderscore: UInt8 { 2 }
-    static var isHostByte: UInt8 { 4 }
+    @inlinable static var isTokenByte: UInt8 { 1 }
+    @inlinable static var isUnderscore: UInt8 { 2 }
+    @inlinable static var isHostByte: UInt8 { 4 }
 
     /// An empty scratch.
     public init(fieldsCapacity: Int) {
-        self.fieldsCapacity = fieldsCapacity
-        fields = .allocate(capacity: fieldsCapacity)
-        knownFields = KnownFieldTable()
-        classes = .allocate(capacity: 256)
+        let classes = UnsafeMutablePointer<UInt8>.allocate(capacity: 256)
         classes.initialize(repeating: 0, count: 256)
         for byte in UInt8.min...UInt8.max where Head.isToken(byte) { classes[Int(byte)] |= Head.isTokenByte }
         // RFC 3986 section 3.2.2: reg-name, and the colon before a port; brackets are judged apart.
@@ -209,7 +229,9 @@ public struct Head {
             to: Storage(
                 bytes: UnsafePointer(classes), byteCount: 0, methodName: ByteRange(), method: .other,
                 target: ByteRange(), originForm: ByteRange(), authority: ByteRange(), status: 0, reason: ByteRange(),
-                facts: [], framing: .none, contentLength: 0, maxForwards: 0, keepAliveTimeoutSeconds: 0, fieldCount: 0))
+                facts: [], framing: .none, contentLength: 0, maxForwards: 0, keepAliveTimeoutSeconds: 0, fieldCount: 0,
+                fields: .allocate(capacity: fieldsCapacity), fieldsCapacity: fieldsCapacity,
+                knownFields: KnownFieldTable(), classes: classes))
     }
 
     /// Frees the scratch.

@@ -4,7 +4,7 @@
 import Bytes
 
 /// A field that some rule of the proxy is about.
-public enum KnownField: UInt8, Sendable, CaseIterable {
+@frozen public enum KnownField: UInt8, Sendable, CaseIterable {
     /// Any other field.
     case other
     /// RFC 9110 section 7.6.1
@@ -131,6 +131,19 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
         }
     }
 
+    /// Whether a line of the field may have to change, or to go, when the message is passed on.
+    func isRewritten(isRequest: Bool) -> Bool {
+        switch self {
+        case .connection, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .transferEncoding, .via,
+            .trailer:
+            true
+        case .expect, .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .maxForwards: isRequest
+        case .other, .contentLength, .host, .xRequestID, .date, .authorization, .proxyAuthorization, .cookie,
+            .userAgent, .referer, .contentType:
+            false
+        }
+    }
+
     /// Whether the field is for this connection alone and is never passed on as it came.
     public var isHopByHop: Bool {
         switch self {
@@ -144,25 +157,38 @@ public enum KnownField: UInt8, Sendable, CaseIterable {
 }
 
 /// The table of known names. A handle; one for each head scratch.
-struct KnownFieldTable {
-    private struct Entry {
-        var first: UInt64
-        var middle: UInt64
-        var last: UInt64
-        var length: UInt32
-        var field: KnownField
+@frozen @usableFromInline struct KnownFieldTable {
+    @frozen @usableFromInline struct Entry {
+        @usableFromInline var first: UInt64
+        @usableFromInline var middle: UInt64
+        @usableFromInline var last: UInt64
+        @usableFromInline var length: UInt32
+        @usableFromInline var field: KnownField
     }
-    private static var sizeMask: Int { 127 }
-    static var nameBytesMax: Int { 24 }
+    @inlinable static var sizeMask: Int { 255 }
+    @inlinable static var nameBytesMax: Int { 24 }
 
-    private let entries: UnsafeMutablePointer<Entry>
+    /// Names that no rule is about but that most messages have. To find one here is to know that it is a token
+    /// without a look at each byte.
+    private static var commonNames: [StaticString] {
+        [
+            "accept", "accept-encoding", "accept-language", "accept-ranges", "age", "alt-svc", "cache-control",
+            "content-disposition", "content-encoding", "content-language", "content-range", "dnt", "etag", "expires",
+            "if-modified-since", "if-none-match", "last-modified", "link", "location", "origin", "pragma", "priority",
+            "range", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode",
+            "sec-fetch-site", "sec-fetch-user", "server", "set-cookie", "traceparent", "tracestate", "vary",
+            "x-content-type-options", "x-frame-options", "x-powered-by", "x-requested-with",
+        ]
+    }
+
+    @usableFromInline let entries: UnsafeMutablePointer<Entry>
 
     init() {
         entries = .allocate(capacity: Self.sizeMask + 1)
         entries.initialize(
             repeating: Entry(first: 0, middle: 0, last: 0, length: 0, field: .other), count: Self.sizeMask + 1)
-        for field in KnownField.allCases where field != .other {
-            let name = field.lowercaseName
+        let known = KnownField.allCases.filter { $0 != .other }.map { (name: $0.lowercaseName, field: $0) }
+        for (name, field) in known + Self.commonNames.map({ (name: $0, field: .other) }) {
             let words = Self.words(name.utf8Start, count: name.utf8CodeUnitCount, readable: name.utf8CodeUnitCount)
             var index = Self.slot(words, name.utf8CodeUnitCount)
             while entries[index].length != 0 { index = (index + 1) & Self.sizeMask }
@@ -174,37 +200,42 @@ struct KnownFieldTable {
 
     func destroy() { entries.deallocate() }
 
-    /// The name's first, second and last eight bytes, folded to lower case. Folding by 0x20 is exact here: of all
-    /// token bytes only letters change into letters, and `-` comes from `-` alone.
+    /// The name's first, second and last eight bytes, folded to lower case. Only bytes from 0x40 on are folded, and of
+    /// those only letters become letters: no byte that a token may not have, CR before all, is taken for another.
     /// - Parameter readable: how many bytes may be read, at least `count`.
-    private static func words(
+    @inlinable @inline(__always)
+    static func words(
         _ name: UnsafePointer<UInt8>, count: Int, readable: Int
     ) -> (first: UInt64, middle: UInt64, last: UInt64) {
-        let fold: UInt64 = 0x2020_2020_2020_2020
         if count >= 8 {
             let raw = UnsafeRawPointer(name)
-            let first = raw.loadUnaligned(as: UInt64.self) | fold
-            let last = (raw + count - 8).loadUnaligned(as: UInt64.self) | fold
-            let middle = count > 16 ? (raw + 8).loadUnaligned(as: UInt64.self) | fold : 0
+            let first = folded(raw.loadUnaligned(as: UInt64.self))
+            let last = folded((raw + count - 8).loadUnaligned(as: UInt64.self))
+            let middle = count > 16 ? folded((raw + 8).loadUnaligned(as: UInt64.self)) : 0
             return (first, middle, last)
         }
         if readable >= 8 {
             let mask: UInt64 = (1 << UInt64(count * 8)) - 1
-            return ((UnsafeRawPointer(name).loadUnaligned(as: UInt64.self) & mask) | fold, 0, 0)
+            return (folded(UnsafeRawPointer(name).loadUnaligned(as: UInt64.self) & mask), 0, 0)
         }
         var word: UInt64 = 0
         for index in 0..<count { word |= UInt64(name[index]) << UInt64(index * 8) }
-        return (word | fold, 0, 0)
+        return (folded(word), 0, 0)
     }
 
-    private static func slot(_ words: (first: UInt64, middle: UInt64, last: UInt64), _ count: Int) -> Int {
+    @inlinable @inline(__always)
+    static func folded(_ word: UInt64) -> UInt64 { word | (word & 0x4040_4040_4040_4040) >> 1 }
+
+    @inlinable @inline(__always)
+    static func slot(_ words: (first: UInt64, middle: UInt64, last: UInt64), _ count: Int) -> Int {
         let mixed = (words.first ^ (words.last &* 0x9E37_79B9_7F4A_7C15)) &* 0xD6E8_FEB8_6659_FD93
         return Int(truncatingIfNeeded: (mixed >> 48) &+ UInt64(count)) & sizeMask
     }
 
-    /// Finds a name.
-    func find(_ name: UnsafePointer<UInt8>, count: Int, readable: Int) -> KnownField {
-        if count > Self.nameBytesMax { return .other }
+    /// Finds a name; nil if it is not in the table.
+    @inlinable @inline(__always)
+    func find(_ name: UnsafePointer<UInt8>, count: Int, readable: Int) -> KnownField? {
+        if count > Self.nameBytesMax { return nil }
         let words = Self.words(name, count: count, readable: readable)
         var index = Self.slot(words, count)
         while entries[index].length != 0 {
@@ -216,6 +247,6 @@ struct KnownFieldTable {
             }
             index = (index + 1) & Self.sizeMask
         }
-        return .other
+        return nil
     }
 }

@@ -85,7 +85,7 @@ public struct CompiledEdits {
     }
 
     /// Whether there is nothing to do.
-    @inline(__always) var isEmpty: Bool { edits.count == 0 }
+    public var isEmpty: Bool { edits.count == 0 }
 
     /// Whether fields of this name that came with the message, or that we make, are taken away.
     func removes(_ name: UnsafeBufferPointer<UInt8>) -> Bool {
@@ -171,7 +171,8 @@ public struct VariableValues {
         case .target: out.append(target)
         case .path: out.append(path)
         case .query: out.append(query)
-        case .requestID: if receivedRequestID.isEmpty { requestID.write(to: &out) } else { out.append(receivedRequestID) }
+        case .requestID:
+            if receivedRequestID.isEmpty { requestID.write(to: &out) } else { out.append(receivedRequestID) }
         case .listener: out.append(listenerName)
         case .route: if let route { out.append(route.pointee.name) }
         case .upstream: if let route { out.append(route.pointee.upstreamName) }
@@ -186,7 +187,12 @@ public struct VariableValues {
     }
 
     private var path: UnsafeBufferPointer<UInt8> {
-        UnsafeBufferPointer(rebasing: target[0..<(target.firstIndex(of: UInt8(ascii: "?")) ?? target.count)])
+        let end = target.firstIndex(of: UInt8(ascii: "?")) ?? target.count
+        // In absolute-form the path begins behind `scheme://authority` (RFC 9112 section 3.2.2).
+        guard target.first != UInt8(ascii: "/"), let colon = target[..<end].firstIndex(of: UInt8(ascii: ":")) else {
+            return UnsafeBufferPointer(rebasing: target[..<end])
+        }
+        return UnsafeBufferPointer(rebasing: target[min(end, colon + 3 + authority.count)..<end])
     }
 
     private var query: UnsafeBufferPointer<UInt8> {
@@ -194,73 +200,5 @@ public struct VariableValues {
             return UnsafeBufferPointer(start: nil, count: 0)
         }
         return UnsafeBufferPointer(rebasing: target[(mark + 1)...])
-    }
-}
-
-/// The other end of a client's connection.
-public struct Peer: Sendable {
-    /// Its address; meaningless for a Unix socket.
-    public var address: IPAddress
-    /// Its port.
-    public var port: UInt16
-    /// Whether it came by a Unix socket.
-    public var isUnix: Bool
-    /// Whether its forwarding fields are believed (`trusted_proxies`).
-    public var isTrusted: Bool
-
-    /// A peer.
-    public init(address: IPAddress, port: UInt16, isUnix: Bool, isTrusted: Bool) {
-        self.address = address
-        self.port = port
-        self.isUnix = isUnix
-        self.isTrusted = isTrusted
-    }
-
-    /// Writes the address, or `unix:`.
-    public func writeAddress(to out: inout ByteWriter) {
-        if isUnix {
-            out.append("unix:")
-        } else if out.capacity - out.count < IPAddress.textBytesMax {
-            out.isOverfull = true
-        } else {
-            out.count += address.write(to: out.base + out.count)
-        }
-    }
-}
-
-/// 128 random bits that name a request, written as 32 hexadecimal digits.
-public struct RequestID: Sendable, Equatable {
-    /// The first half.
-    public var high: UInt64
-    /// The second half.
-    public var low: UInt64
-
-    /// An identity.
-    public init(high: UInt64, low: UInt64) {
-        self.high = high
-        self.low = low
-    }
-
-    /// Writes its 32 digits.
-    public func write(to out: inout ByteWriter) {
-        guard out.capacity - out.count >= 32 else {
-            out.isOverfull = true
-            return
-        }
-        let place = UnsafeMutableRawPointer(out.base + out.count)
-        for (index, word) in [high >> 32, high, low >> 32, low].enumerated() {
-            place.storeBytes(of: Self.digits(UInt32(truncatingIfNeeded: word)), toByteOffset: index * 8, as: UInt64.self)
-        }
-        out.count += 32
-    }
-
-    /// Eight hexadecimal digits in one word: nibbles spread to bytes, then `0`...`9` or `a`...`f` by arithmetic.
-    private static func digits(_ value: UInt32) -> UInt64 {
-        var spread = UInt64(value)
-        spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF
-        spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF
-        spread = (spread | spread << 4) & 0x0F0F_0F0F_0F0F_0F0F
-        let isLetter = ((spread &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
-        return (spread &+ 0x3030_3030_3030_3030 &+ isLetter &* 0x27).byteSwapped
     }
 }

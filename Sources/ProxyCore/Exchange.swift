@@ -419,6 +419,7 @@ public struct Exchange: Sendable {
         if attachment != .none { attachment = .detached }
         if failure == nil { failure = cause }
         requestSide = .failed
+        if responseSide == .awaitingHead, cause == .shutDown { return Actions(refuse(), upstream) }
         if responseSide != .ended { responseSide = .failed }
         closesDownstream = true
         return Actions(responseSide == .ended ? .close : .truncate, upstream)

@@ -8,12 +8,13 @@ import ProxyConfiguration
 /// Writes heads into a writer. Made for one head; reads the scratch, so it is used within the turn.
 public struct HeadRewrite {
     private let head: Head
-    private let values: VariableValues
+    private let values: VariableValues?
     /// `headfirst` or nothing, with a space before it.
     private let via: UnsafeBufferPointer<UInt8>
 
     /// A rewrite of the head in the scratch.
-    public init(_ head: Head, values: VariableValues, via: UnsafeBufferPointer<UInt8>) {
+    /// - Parameter values: needed for a request, and for a response that is edited.
+    public init(_ head: Head, values: VariableValues?, via: UnsafeBufferPointer<UInt8>) {
         self.head = head
         self.values = values
         self.via = via
@@ -29,20 +30,29 @@ public struct HeadRewrite {
         edits: CompiledEdits, serverAuthority: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter
     ) {
         let storage = head.storage
-        out.append(head.bytes(storage.pointee.methodName))
-        out.append(UInt8(ascii: " "))
-        writeTarget(to: &out)
-        out.append(" HTTP/1.1\r\n")
         let facts = storage.pointee.facts
+        if edits.isEmpty, isUsualRequest(facts) {
+            writeUsualRequest(facts, to: &out)
+            return
+        }
+        // A request line in origin-form and HTTP/1.1 is already what we would write: it begins the first run.
+        let startLineEnd = storage.pointee.target.end + 11  // " HTTP/1.x\r\n"
+        let startLineIsOurs = facts.isDisjoint(with: [.absoluteForm, .isHTTP10])
+        if !startLineIsOurs {
+            out.append(head.bytes(storage.pointee.methodName))
+            out.append(UInt8(ascii: " "))
+            writeTarget(to: &out)
+            out.append(" HTTP/1.1\r\n")
+        }
         let settingHost = edits.isEmpty ? nil : edits.setting("host")
         if !facts.contains(.host) {
             writeHost(settingHost, otherwise: facts.contains(.absoluteForm) ? authority : serverAuthority, to: &out)
         }
-        let isTrusted = values.peer.isTrusted
+        let isTrusted = values?.peer.isTrusted ?? false
         var hasProto = false
         var hasForwardedHost = false
-        var runStart = Int(storage.pointee.target.end) + 11  // " HTTP/1.x\r\n"
-        var runEnd = runStart
+        var runStart = startLineIsOurs ? 0 : startLineEnd
+        var runEnd = startLineEnd
         let bytes = storage.pointee.bytes
         for index in 0..<storage.pointee.fieldCount {
             let line = head.fields + index
@@ -64,6 +74,10 @@ public struct HeadRewrite {
                 }
                 isKept = true
             case .contentLength, .transferEncoding:
+                if line.pointee.field == .contentLength, head.isCanonicalLength(line.pointee) {
+                    runEnd = lineEnd
+                    continue
+                }
                 flush(&runStart, runEnd, bytes, lineEnd, to: &out)
                 runEnd = runStart
                 writeFraming(line.pointee, storage.pointee.framing, to: &out)
@@ -102,11 +116,7 @@ public struct HeadRewrite {
         writeForwarding(
             hasProto: hasProto, hasHost: hasForwardedHost, edits: edits, isTrusted: isTrusted, to: &out)
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
-        if !facts.contains(.requestID), !edits.removes("x-request-id") {
-            out.append("X-Request-Id: ")
-            values.requestID.write(to: &out)
-            out.append("\r\n")
-        }
+        if !facts.contains(.requestID), !edits.removes("x-request-id") { writeRequestID(to: &out) }
         if facts.contains(.acceptsTrailers) { out.append("TE: trailers\r\nConnection: TE\r\n") }
         if !edits.isEmpty { writeEdits(edits, exceptHost: true, to: &out) }
         out.append("\r\n")
@@ -129,7 +139,7 @@ public struct HeadRewrite {
         _ setting: CompiledTemplate?, otherwise host: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter
     ) {
         out.append("Host: ")
-        if let setting { values.write(setting, to: &out) } else { out.append(host) }
+        if let setting { values?.write(setting, to: &out) } else { out.append(host) }
         out.append("\r\n")
     }
 
@@ -161,15 +171,56 @@ public struct HeadRewrite {
         out.append("\r\n")
     }
 
+    /// Whether every line passes on as it came, and what we add has its usual form.
+    private func isUsualRequest(_ facts: HeadFacts) -> Bool {
+        facts.contains(.host) && values?.peer.hasShortText == true
+            && facts.isDisjoint(with: [.needsRewriting, .nominates, .absoluteForm, .isHTTP10, .authorityIsNoToken])
+    }
+
+    /// The usual request in few pieces: all of its lines in one, then what we add.
+    private func writeUsualRequest(_ facts: HeadFacts, to out: inout ByteWriter) {
+        guard let values else { return }
+        out.append(head.storage.pointee.bytes, count: head.storage.pointee.byteCount - 2)
+        out.append("X-Forwarded-For: ")
+        values.peer.writeAddress(to: &out)
+        out.append("\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
+        out.append(authority)
+        out.append("\r\nForwarded: for=")
+        values.peer.writeAddress(to: &out)
+        out.append(";host=")
+        out.append(authority)
+        if via.isEmpty {
+            out.append(";proto=http\r\n")
+        } else {
+            out.append(";proto=http\r\nVia: 1.1")
+            out.append(via)
+            out.append("\r\n")
+        }
+        if !facts.contains(.requestID) {
+            out.append("X-Request-Id: ")
+            values.requestID.write(to: &out)
+            out.append("\r\n\r\n")
+        } else {
+            out.append("\r\n")
+        }
+    }
+
+    private func writeRequestID(to out: inout ByteWriter) {
+        out.append("X-Request-Id: ")
+        values?.requestID.write(to: &out)
+        out.append("\r\n")
+    }
+
     /// X-Forwarded-* and Forwarded (RFC 7239): set from the peer; what came is kept before it only from a peer that
     /// is trusted.
     private func writeForwarding(
         hasProto: Bool, hasHost: Bool, edits: CompiledEdits, isTrusted: Bool, to out: inout ByteWriter
     ) {
+        let facts = head.storage.pointee.facts
         if !edits.removes("x-forwarded-for") {
             out.append("X-Forwarded-For: ")
-            if isTrusted { writeJoined(.xForwardedFor, to: &out) }
-            values.peer.writeAddress(to: &out)
+            if isTrusted, facts.contains(.forwarding) { writeJoined(.xForwardedFor, to: &out) }
+            values?.peer.writeAddress(to: &out)
             out.append("\r\n")
         }
         if !hasProto, !edits.removes("x-forwarded-proto") { out.append("X-Forwarded-Proto: http\r\n") }
@@ -180,13 +231,14 @@ public struct HeadRewrite {
         }
         if !edits.removes("forwarded") {
             out.append("Forwarded: ")
-            if isTrusted { writeJoined(.forwarded, to: &out) }
+            if isTrusted, facts.contains(.forwarding) { writeJoined(.forwarded, to: &out) }
             writeForwardedElement(to: &out)
             out.append("\r\n")
         }
     }
 
     private func writeForwardedElement(to out: inout ByteWriter) {
+        guard let values else { return }
         if values.peer.isUnix {
             out.append("for=unknown")
         } else if values.peer.address.isIPv4 {
@@ -199,7 +251,7 @@ public struct HeadRewrite {
         }
         if !authority.isEmpty {
             // A host may have bytes that no token has; in a quoted string none of them needs an escape.
-            let isToken = authority.allSatisfy(Head.isToken)
+            let isToken = !head.storage.pointee.facts.contains(.authorityIsNoToken)
             out.append(isToken ? ";host=" : ";host=\"")
             out.append(authority)
             if !isToken { out.append(UInt8(ascii: "\"")) }
@@ -220,9 +272,13 @@ public struct HeadRewrite {
 
     /// RFC 9110 section 7.6.3: the version in which the message was received.
     private func writeVia(_ facts: HeadFacts, to out: inout ByteWriter) {
-        out.append("Via: ")
-        writeJoined(.via, to: &out)
-        out.append(facts.contains(.isHTTP10) ? "1.0" : "1.1")
+        if facts.isDisjoint(with: [.via, .isHTTP10]) {
+            out.append("Via: 1.1")
+        } else {
+            out.append("Via: ")
+            writeJoined(.via, to: &out)
+            out.append(facts.contains(.isHTTP10) ? "1.0" : "1.1")
+        }
         out.append(via)
         out.append("\r\n")
     }
@@ -232,7 +288,7 @@ public struct HeadRewrite {
             if exceptHost, edit.name.count == 4, Head.equals(edit.name, "host") { continue }
             out.append(edit.name)
             out.append(": ")
-            values.write(edit.value, to: &out)
+            values?.write(edit.value, to: &out)
             out.append("\r\n")
         }
     }
@@ -260,7 +316,15 @@ public struct HeadRewrite {
     ) {
         let storage = head.storage
         let facts = storage.pointee.facts
-        writeStatusLine(to: &out)
+        if edits.isEmpty, isUsualResponse(facts, isToHTTP10: isToHTTP10) {
+            out.append(storage.pointee.bytes, count: storage.pointee.byteCount - 2)
+            writeOwnResponseFields(facts, isToHTTP10: false, closes: closes, date: date, edits: edits, to: &out)
+            out.append("\r\n")
+            return
+        }
+        // A status line of HTTP/1.1 with its reason, or the space for one, is already what we would write.
+        let startLineIsOurs = !facts.contains(.isHTTP10) && storage.pointee.reason.start != 0
+        if !startLineIsOurs { writeStatusLine(to: &out) }
         let framing = Self.downstreamFraming(head, isToHTTP10: isToHTTP10)
         // An answer to HEAD, and a 304, tells the framing that the content would have (RFC 9110 section 8.6).
         let isWithoutContent = storage.pointee.framing == .none
@@ -268,14 +332,22 @@ public struct HeadRewrite {
         let tellsChunked = framing == .chunked || (isWithoutContent && storage.pointee.status != 204 && !isToHTTP10)
         var chunkedIsTold = false
         let bytes = storage.pointee.bytes
-        var runStart = startLineEnd
-        var runEnd = runStart
+        var runStart = startLineIsOurs ? 0 : startLineEnd
+        var runEnd = startLineEnd
         for index in 0..<storage.pointee.fieldCount {
             let line = head.fields + index
             let lineEnd = Int(line.pointee.lineEnd)
+            if line.pointee.field == .other, !line.pointee.isDropped, edits.isEmpty {
+                runEnd = lineEnd
+                continue
+            }
             var isKept = !line.pointee.isDropped && (edits.isEmpty || !edits.removes(head.bytes(line.pointee.name)))
             switch line.pointee.field {
             case .contentLength:
+                if tellsLength, head.isCanonicalLength(line.pointee) {
+                    runEnd = lineEnd
+                    continue
+                }
                 flush(&runStart, runEnd, bytes, lineEnd, to: &out)
                 runEnd = runStart
                 if tellsLength, !line.pointee.isDropped { writeContentLength(line.pointee, to: &out) }
@@ -305,6 +377,28 @@ public struct HeadRewrite {
         }
         if runEnd > runStart { out.append(bytes + runStart, count: runEnd - runStart) }
         if framing == .chunked, !chunkedIsTold { out.append("Transfer-Encoding: chunked\r\n") }
+        writeOwnResponseFields(facts, isToHTTP10: isToHTTP10, closes: closes, date: date, edits: edits, to: &out)
+        if !edits.isEmpty { writeEdits(edits, exceptHost: false, to: &out) }
+        out.append("\r\n")
+    }
+
+    /// Whether every line passes on as it came.
+    private func isUsualResponse(_ facts: HeadFacts, isToHTTP10: Bool) -> Bool {
+        let storage = head.storage
+        let isFramedAsItCame =
+            switch storage.pointee.framing {
+            case .length: true
+            case .none: storage.pointee.status != 204
+            case .chunked, .untilClose: false
+            }
+        return isFramedAsItCame && !isToHTTP10 && storage.pointee.reason.start != 0
+            && facts.isDisjoint(with: [.needsRewriting, .nominates, .isHTTP10])
+    }
+
+    private func writeOwnResponseFields(
+        _ facts: HeadFacts, isToHTTP10: Bool, closes: Bool, date: UnsafeBufferPointer<UInt8>, edits: CompiledEdits,
+        to out: inout ByteWriter
+    ) {
         if !facts.contains(.date), !edits.removes("date") {
             out.append("Date: ")
             out.append(date)
@@ -316,8 +410,6 @@ public struct HeadRewrite {
         } else if isToHTTP10 {
             out.append("Connection: keep-alive\r\n")
         }
-        if !edits.isEmpty { writeEdits(edits, exceptHost: false, to: &out) }
-        out.append("\r\n")
     }
 
     private var startLineEnd: Int {

@@ -56,8 +56,16 @@ public struct IdlePool {
     public mutating func remove(_ link: UnsafeMutablePointer<IdleLink>) {
         precondition(link.pointee.isPooled, "not pooled")
         link.pointee.isPooled = false
-        if let newer = link.pointee.newer { newer.pointee.older = link.pointee.older } else { newest = link.pointee.older }
-        if let older = link.pointee.older { older.pointee.newer = link.pointee.newer } else { oldest = link.pointee.newer }
+        if let newer = link.pointee.newer {
+            newer.pointee.older = link.pointee.older
+        } else {
+            newest = link.pointee.older
+        }
+        if let older = link.pointee.older {
+            older.pointee.newer = link.pointee.newer
+        } else {
+            oldest = link.pointee.newer
+        }
         link.pointee.newer = nil
         link.pointee.older = nil
         count -= 1

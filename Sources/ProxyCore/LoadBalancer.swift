@@ -12,17 +12,20 @@ struct BalancedServer {
 /// Chooses among the servers of one upstream.
 public struct LoadBalancer {
     private let balance: Balance
-    private var servers: [BalancedServer]
-    private let totalWeight: Int
+    /// Behind a pointer, since an array would be checked for sharing at each change.
+    private let servers: UnsafeMutableBufferPointer<BalancedServer>
     private var next = 0
 
     /// A balancer over servers of these weights, at least one.
     public init(_ balance: Balance, weights: [Int]) {
         precondition(!weights.isEmpty, "an upstream has servers")
         self.balance = balance
-        servers = weights.map { BalancedServer(weight: $0) }
-        totalWeight = weights.reduce(0, +)
+        servers = .allocate(capacity: weights.count)
+        _ = servers.initialize(from: weights.map { BalancedServer(weight: $0) })
     }
+
+    /// Frees the counts.
+    public func destroy() { servers.deallocate() }
 
     /// The number of servers.
     public var serverCount: Int { servers.count }
@@ -35,8 +38,8 @@ public struct LoadBalancer {
             servers[0].outstanding += 1
             return 0
         }
-        let mask = servers.count >= 64 ? UInt64.max : (1 << UInt64(servers.count)) - 1
-        let excluded = excluded & mask == mask ? 0 : excluded
+        let all = servers.count >= 64 ? UInt64.max : (1 << UInt64(servers.count)) - 1
+        let excluded = servers.count <= 64 && excluded & all == all ? 0 : excluded
         let chosen =
             switch balance {
             case .roundRobin: nextInTurn(excluded)
@@ -47,7 +50,7 @@ public struct LoadBalancer {
     }
 
     /// An exchange with a server is over.
-    public mutating func release(_ server: Int) {
+    public func release(_ server: Int) {
         servers[server].outstanding -= 1
     }
 
@@ -57,7 +60,7 @@ public struct LoadBalancer {
 
     /// Smooth weighted round robin: each turn every server gains its weight and the chosen one pays for all, so
     /// heavy servers come often but not in a row.
-    private mutating func nextInTurn(_ excluded: UInt64) -> Int {
+    private func nextInTurn(_ excluded: UInt64) -> Int {
         var best = -1
         var total = 0
         for index in servers.indices where !isExcluded(index, excluded) {

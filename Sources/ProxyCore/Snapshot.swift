@@ -65,6 +65,8 @@ public final class Snapshot {
     public let relayBufferBytes: Int
     /// The most field lines that any listener admits.
     public let fieldsMax: Int
+    /// The most bytes that one head, or one answer of our own, can take when it is written, whatever a peer sends.
+    public let headWriteBytesMax: Int
     private let arena = Arena()
 
     /// Compiles a configuration.
@@ -73,6 +75,7 @@ public final class Snapshot {
         self.nodeName = arena.copy(nodeName)
         relayBufferBytes = configuration.relayBufferBytes
         fieldsMax = configuration.listeners.map(\.limits.fieldsMax).max() ?? 128
+        headWriteBytesMax = configuration.headWriteBytesMax(nodeNameBytes: nodeName.utf8.count)
         listeners = UnsafeBufferPointer(
             arena.copy(
                 configuration.listeners.map { listener in

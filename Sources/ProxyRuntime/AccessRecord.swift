@@ -35,6 +35,11 @@ struct AccessRecord {
         var route: UInt16 = 0
         var upstream: UInt16 = 0
         var server: UInt16 = 0
+
+        var total: Int {
+            Int(method) + Int(target) + Int(authority) + Int(requestID) + Int(userAgent) + Int(referer) + Int(listener)
+                + Int(route) + Int(upstream) + Int(server)
+        }
     }
 }
 

@@ -37,9 +37,20 @@ struct ErrorLogHandler: LogHandler {
             for (key, value) in all { line += ",\(Self.quoted(key)):\(Self.quoted("\(value)"))" }
             line += "}"
         }
-        line += "\n"
-        // One write a line: lines of several threads do not mix.
-        line.withUTF8 { _ = write(descriptor, $0.baseAddress, $0.count) }
+        Self.write(line, to: descriptor)
+    }
+
+    /// The most that a pipe takes without blocking when it says that it is writable (PIPE_BUF).
+    private static let lineBytesMax = 4096
+
+    /// One write a line: lines of several threads do not mix. A reader that takes nothing loses lines instead of
+    /// stopping the thread that answers signals.
+    private static func write(_ text: String, to descriptor: Int32) {
+        var bytes = Array(text.utf8.prefix(lineBytesMax - 1))
+        bytes.append(UInt8(ascii: "\n"))
+        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        guard poll(&entry, 1, 0) > 0, entry.revents & Int16(POLLOUT) != 0 else { return }
+        _ = Glibc.write(descriptor, bytes, bytes.count)
     }
 
     private static func timestamp() -> String {

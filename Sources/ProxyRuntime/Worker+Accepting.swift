@@ -10,6 +10,8 @@ extension Worker {
     private static var acceptsPerTurnMax: Int { 64 }
     /// How long accepting pauses at least when there is no room.
     private static var pauseMilliseconds: UInt64 { 100 }
+    /// How often a pause is told of at most.
+    private static var pauseReportMilliseconds: UInt64 { 10_000 }
 
     func startAccepting() throws(SystemError) {
         for index in 0..<listenerCount {
@@ -26,7 +28,11 @@ extension Worker {
     }
 
     /// The kernel's queue holds who comes meanwhile.
-    private func pauseAccepting() {
+    private func pauseAccepting(_ reason: String) {
+        if nowMilliseconds >= pauseReportMilliseconds {
+            pauseReportMilliseconds = nowMilliseconds + Self.pauseReportMilliseconds
+            shared.control.post(.acceptingPaused(reason))
+        }
         stopAccepting()
         acceptingIsPaused = true
         wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
@@ -49,8 +55,7 @@ extension Worker {
     func acceptConnections(_ listener: UnsafeMutablePointer<ListenerState>) {
         for _ in 0..<Self.acceptsPerTurnMax {
             if let max = shared.configuration.connectionsMax, shared.connectionCount >= max {
-                shared.control.post(.acceptingPaused("max_connections is reached"))
-                pauseAccepting()
+                pauseAccepting("max_connections is reached")
                 return
             }
             switch Socket.accept(listener.pointee.socket) {
@@ -58,8 +63,7 @@ extension Worker {
             case .nothingWaiting: return
             case .goneAlready: continue
             case .exhausted(let error):
-                shared.control.post(.acceptingPaused(error.reason))
-                pauseAccepting()
+                pauseAccepting(error.reason)
                 return
             }
         }

@@ -347,7 +347,7 @@ extension Worker {
             Socket.close(connection.pointee.socket)
         }
         shared.connectionClosed()
-        graveyard.append(connection.pointee.timer.owner)
+        hot.pointee.graveyard.append(connection.pointee.timer.owner)
     }
 
     // MARK: Timers

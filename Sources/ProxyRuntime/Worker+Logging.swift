@@ -6,6 +6,9 @@ import HTTPSemantics
 import ProxyCore
 
 extension Worker {
+    /// The most that a record takes of one part of the request.
+    private static var logPartBytesMax: Int { 512 }
+
     func writeRecord(_ exchange: ExchangePointer, to ring: LogRing) {
         let memo = exchange.pointee.memo
         let machine = exchange.pointee.machine
@@ -19,13 +22,19 @@ extension Worker {
         let listener = exchange.pointee.listener.pointee.name
         let route = exchange.pointee.route?.pointee.name ?? empty
         let upstream = exchange.pointee.route?.pointee.upstreamName ?? empty
-        func length(_ bytes: Int) -> UInt16 { UInt16(clamping: bytes) }
+        // A memo that was kept in full for variables may have longer parts than a record takes.
+        func part(_ range: ByteRange) -> UnsafeBufferPointer<UInt8> {
+            UnsafeBufferPointer(rebasing: memo.bytes(range).prefix(Self.logPartBytesMax))
+        }
+        let parts = (
+            method: part(memo.method), target: part(memo.target), authority: part(memo.authority),
+            requestID: part(memo.requestID), userAgent: part(memo.userAgent), referer: part(memo.referer)
+        )
+        func length(_ bytes: UnsafeBufferPointer<UInt8>) -> UInt16 { UInt16(clamping: bytes.count) }
         let lengths = AccessRecord.StringLengths(
-            method: length(Int(memo.method.count)), target: length(Int(memo.target.count)),
-            authority: length(Int(memo.authority.count)), requestID: length(Int(memo.requestID.count)),
-            userAgent: length(Int(memo.userAgent.count)), referer: length(Int(memo.referer.count)),
-            listener: length(listener.count), route: length(route.count), upstream: length(upstream.count),
-            server: length(serverName.count))
+            method: length(parts.method), target: length(parts.target), authority: length(parts.authority),
+            requestID: length(parts.requestID), userAgent: length(parts.userAgent), referer: length(parts.referer),
+            listener: length(listener), route: length(route), upstream: length(upstream), server: length(serverName))
         let record = AccessRecord(
             receivedWallMicroseconds: exchange.pointee.receivedWallMicroseconds, phases: machine.phases,
             endMicroseconds: nowMicroseconds, requestContentBytes: machine.requestContentBytes,
@@ -33,18 +42,20 @@ extension Worker {
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
             isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10, failure: machine.failure,
             stringBytes: lengths)
-        let memoBytes = exchange.pointee.memo.block.bytes
-        let count = memoBytes.count + listener.count + route.count + upstream.count + serverName.count
-        // The memo's parts lie in its block in the order of the record's strings.
         let wasEmpty = ring.write(
             record,
             {
-                $0.append(memoBytes)
+                $0.append(parts.method)
+                $0.append(parts.target)
+                $0.append(parts.authority)
+                $0.append(parts.requestID)
+                $0.append(parts.userAgent)
+                $0.append(parts.referer)
                 $0.append(listener)
                 $0.append(route)
                 $0.append(upstream)
                 $0.append(serverName)
-            }, stringBytes: count)
+            }, stringBytes: lengths.total)
         if wasEmpty { shared.accessLog?.recordsCame() }
     }
 

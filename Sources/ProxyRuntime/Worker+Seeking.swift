@@ -11,7 +11,8 @@ extension Worker {
     /// Chooses a server and goes on from there, at once or when something was waited for.
     func seek(_ exchange: ExchangePointer) {
         guard let state = exchange.pointee.upstreamState else { preconditionFailure("sought without an upstream") }
-        if chooseServer(exchange, state) {
+        // Who waits already comes first.
+        if state.pointee.queue.isEmpty, chooseServer(exchange, state) {
             connectToServer(exchange)
             return
         }
@@ -24,14 +25,10 @@ extension Worker {
         state.pointee.queue.append(exchange.pointee.token)
         exchange.pointee.isQueued = true
         for server in state.pointee.servers { server.pointee.shared.setWaiting(worker: number, true) }
-        // A place that became free before the others could see us waiting would wake nobody.
-        if chooseServer(exchange, state) {
-            leaveQueue(exchange)
-            connectToServer(exchange)
-            return
-        }
         exchange.pointee.waitDeadlineMilliseconds = after(state.pointee.configuration.queueTimeoutMilliseconds)
         updateTimer(exchange)
+        // A place that became free before the others could see us waiting would wake nobody.
+        serveQueue(state)
     }
 
     /// - Returns: whether one was free; it is counted for this exchange then.
@@ -80,7 +77,7 @@ extension Worker {
         case .unknown:
             exchange.pointee.waitDeadlineMilliseconds = after(timers(of: exchange).connectMilliseconds)
             updateTimer(exchange)
-            resolveWaiters.append(exchange.pointee.token)
+            hot.pointee.resolveWaiters.append(exchange.pointee.token)
         }
     }
 
@@ -91,8 +88,8 @@ extension Worker {
 
     /// An address came, or the word that there is none.
     func retryResolveWaiters() {
-        let waiting = resolveWaiters
-        resolveWaiters = []
+        let waiting = hot.pointee.resolveWaiters
+        hot.pointee.resolveWaiters = []
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
                 exchange.pointee.upstream == nil, exchange.pointee.isCounted
@@ -265,18 +262,19 @@ extension Worker {
 
     /// A place at a server may be free: the first in each queue that can use it takes it.
     func serveQueues(ofServer server: Int) {
-        for slot in snapshots {
+        for slot in hot.pointee.snapshots {
             for state in slot.upstreams where state.pointee.servers.contains(where: { $0.pointee.index == server }) {
-                while let token = state.pointee.queue.first {
-                    guard let exchange = exchanges.find(token) else {
-                        state.pointee.queue.removeFirst()
-                        continue
-                    }
-                    guard chooseServer(exchange, state) else { break }
-                    leaveQueue(exchange)
-                    connectToServer(exchange)
-                }
+                serveQueue(state)
             }
+        }
+    }
+
+    private func serveQueue(_ state: UnsafeMutablePointer<UpstreamState>) {
+        while let token = state.pointee.queue.first, let exchange = exchanges.find(token),
+            chooseServer(exchange, state)
+        {
+            leaveQueue(exchange)
+            connectToServer(exchange)
         }
     }
 }

@@ -341,8 +341,7 @@ extension Worker {
             perform(actions, for: exchange)
             return
         }
-        let rewrite = HeadRewrite(
-            head, values: rememberedValues(of: exchange), via: exchange.pointee.listener.pointee.via)
+        let rewrite = HeadRewrite(head, values: nil, via: exchange.pointee.listener.pointee.via)
         write(to: exchange.pointee.downstream) { rewrite.writeInterim(to: &$0) }
         // A 100 lets the client go on: from here its silence counts.
         if storage.pointee.status == 100 { updateTimer(exchange.pointee.downstream) }
@@ -361,8 +360,8 @@ extension Worker {
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         let isToHTTP10 = exchange.pointee.isHTTP10
         exchange.pointee.responseFraming = HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
-        let rewrite = HeadRewrite(
-            head, values: rememberedValues(of: exchange), via: exchange.pointee.listener.pointee.via)
+        let values = route.pointee.responseEdits.isEmpty ? nil : rememberedValues(of: exchange)
+        let rewrite = HeadRewrite(head, values: values, via: exchange.pointee.listener.pointee.via)
         write(to: exchange.pointee.downstream) {
             rewrite.writeResponse(
                 edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10,
@@ -435,7 +434,7 @@ extension Worker {
         let isSpent = keepalive.requestsMax.map { Int(connection.pointee.exchangeCount) >= $0 } ?? false
         guard connection.pointee.isPersistent, connection.pointee.outbound.isEmpty,
             !connection.pointee.state.contains(.isBroken), !connection.pointee.state.contains(.peerEnded),
-            state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000
+            state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000, !hasUnread(connection)
         else {
             closeUpstream(connection)
             leaveServer(exchange)
@@ -457,6 +456,14 @@ extension Worker {
         leaveServer(exchange)
     }
 
+    /// Whether bytes wait that nobody asked for. They would be the next request's answer: readiness is told at the
+    /// edge only, so a read that ended just where the response did has to be followed by a look.
+    private func hasUnread(_ connection: UpstreamPointer) -> Bool {
+        guard connection.pointee.state.contains(.mayRead) else { return false }
+        connection.pointee.state.remove(.mayRead)
+        return Socket.hasNews(connection.pointee.socket)
+    }
+
     func closeUpstream(_ connection: UpstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         switch connection.pointee.phase {
@@ -469,7 +476,7 @@ extension Worker {
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         pool.release(&connection.pointee.outbound)
         Socket.close(connection.pointee.socket)
-        graveyard.append(connection.pointee.timer.owner)
+        hot.pointee.graveyard.append(connection.pointee.timer.owner)
     }
 
     // MARK: Timers

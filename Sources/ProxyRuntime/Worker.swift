@@ -91,31 +91,49 @@ final class Worker {
     let dateText: UnsafeMutablePointer<UInt8>
     let ring: LogRing?
 
-    var snapshots: [SnapshotSlot]
-    var currentSnapshot = 0
-    /// Exchanges that wait for a server's addresses.
-    var resolveWaiters: [SlabToken] = []
-    var agenda: [ReadinessToken] = []
-    var graveyard: [ReadinessToken] = []
-    var nowMicroseconds: UInt64
-    var nowMilliseconds: UInt64
-    var wallOffsetMicroseconds: UInt64 = 0
-    var dateSecond: UInt64 = 0
-    var randomState: (UInt64, UInt64)
+    /// What changes all the time, behind a pointer: properties of a class are checked for exclusive access at run
+    /// time, at about fifty instructions each.
+    let hot: UnsafeMutablePointer<HotState>
+
     var acceptingIsPaused = false
+    /// When a pause may be told of again.
+    var pauseReportMilliseconds: UInt64 = 0
     var isDraining = false
     var isEnded = false
     var peerEventSecond: UInt64 = 0
     var peerEventCount = 0
+
+    /// See `hot`.
+    struct HotState {
+        var nowMicroseconds: UInt64
+        var nowMilliseconds: UInt64
+        var wallOffsetMicroseconds: UInt64 = 0
+        var dateSecond: UInt64 = 0
+        var randomLow: UInt64
+        var randomHigh: UInt64
+        var snapshots: [SnapshotSlot] = []
+        var currentSnapshot = 0
+        /// Exchanges that wait for a server's addresses.
+        var resolveWaiters: [SlabToken] = []
+        var agenda: [ReadinessToken] = []
+        var graveyard: [ReadinessToken] = []
+    }
+
+    var nowMicroseconds: UInt64 { hot.pointee.nowMicroseconds }
+    var nowMilliseconds: UInt64 { hot.pointee.nowMilliseconds }
 
     /// Makes a worker; on its own thread.
     init(_ shared: SharedState, number: Int, sockets: [ListeningSocket]) throws(SystemError) {
         self.shared = shared
         self.number = number
         epoll = try Epoll(batchMax: 256)
-        nowMicroseconds = Clock.monotonicMicroseconds()
-        nowMilliseconds = nowMicroseconds / 1000
-        wheel = TimerWheel(nowMilliseconds: nowMilliseconds)
+        let now = Clock.monotonicMicroseconds()
+        let random = Process.randomWords(2)
+        hot = .allocate(capacity: 1)
+        hot.initialize(
+            to: HotState(
+                nowMicroseconds: now, nowMilliseconds: now / 1000, randomLow: random[0], randomHigh: random[1] | 1))
+        wheel = TimerWheel(nowMilliseconds: now / 1000)
         pool = BufferPool(freeBytesMax: 1 << 20)
         downstreams = Slab()
         upstreams = Slab()
@@ -124,13 +142,12 @@ final class Worker {
         head = Head(fieldsCapacity: max(1000, snapshot.fieldsMax))
         scratchCapacity = snapshot.relayBufferBytes
         scratch = .allocate(capacity: scratchCapacity)
-        // A turn writes at most what it reads, a head's growth, and a chunk's frame now and then.
-        toDownstream = Gather(scratchCapacity: scratchCapacity + (192 << 10))
-        toUpstream = Gather(scratchCapacity: scratchCapacity + (192 << 10))
+        // Room for the largest head there can be, and for the small pieces of a turn's content.
+        let gatherBytes = snapshot.headWriteBytesMax + scratchCapacity + (16 << 10)
+        toDownstream = Gather(scratchCapacity: gatherBytes)
+        toUpstream = Gather(scratchCapacity: gatherBytes)
         ring = shared.accessLog?.rings[number]
         dateText = .allocate(capacity: HTTPDate.textBytes)
-        let random = Process.randomWords(2)
-        randomState = (random[0], random[1] | 1)
 
         let servers = UnsafeMutablePointer<ServerState>.allocate(capacity: max(1, shared.servers.count))
         for (index, server) in shared.servers.enumerated() {
@@ -146,7 +163,7 @@ final class Worker {
                     workerCount: shared.workerCount))
             return state
         }
-        snapshots = [SnapshotSlot(snapshot: snapshot, upstreams: states)]
+        hot.pointee.snapshots = [SnapshotSlot(snapshot: snapshot, upstreams: states)]
 
         listeners = .allocate(capacity: max(1, sockets.count))
         listenerCount = sockets.count
@@ -167,8 +184,9 @@ final class Worker {
     }
 
     deinit {
-        for slot in snapshots {
+        for slot in hot.pointee.snapshots {
             for state in slot.upstreams {
+                state.pointee.balancer.destroy()
                 state.deinitialize(count: 1)
                 state.deallocate()
             }
@@ -177,6 +195,8 @@ final class Worker {
             servers[index].destroy()
             (servers + index).deinitialize(count: 1)
         }
+        hot.deinitialize(count: 1)
+        hot.deallocate()
         servers.deallocate()
         listeners.deallocate()
         acceptTimer.deallocate()
@@ -202,11 +222,11 @@ final class Worker {
             for index in 0..<count {
                 let event = epoll.event(index)
                 dispatch(event.token, event.readiness)
-                if !agenda.isEmpty { runAgenda() }
+                if !hot.pointee.agenda.isEmpty { runAgenda() }
             }
             wheel.advance(to: nowMilliseconds) { expired($0) }
-            if !agenda.isEmpty { runAgenda() }
-            if !graveyard.isEmpty { bury() }
+            if !hot.pointee.agenda.isEmpty { runAgenda() }
+            if !hot.pointee.graveyard.isEmpty { bury() }
             if isDraining, downstreams.count == 0 { isEnded = true }
         }
         end()
@@ -218,13 +238,13 @@ final class Worker {
     }
 
     private func updateTime() {
-        nowMicroseconds = Clock.monotonicMicroseconds()
-        nowMilliseconds = nowMicroseconds / 1000
-        let second = nowMicroseconds / 1_000_000
-        if second != dateSecond {
-            dateSecond = second
+        let now = Clock.monotonicMicroseconds()
+        hot.pointee.nowMicroseconds = now
+        hot.pointee.nowMilliseconds = now / 1000
+        if now / 1_000_000 != hot.pointee.dateSecond {
+            hot.pointee.dateSecond = now / 1_000_000
             let wall = Clock.wallMicroseconds()
-            wallOffsetMicroseconds = wall &- nowMicroseconds
+            hot.pointee.wallOffsetMicroseconds = wall &- now
             var writer = ByteWriter(base: dateText, capacity: HTTPDate.textBytes)
             HTTPDate(secondsSince1970: wall / 1_000_000).write(to: &writer)
         }
@@ -248,8 +268,8 @@ final class Worker {
     private func runAgenda() {
         // What runs may add to it.
         var index = 0
-        while index < agenda.count {
-            let token = agenda[index]
+        while index < hot.pointee.agenda.count {
+            let token = hot.pointee.agenda[index]
             index += 1
             if token.kind == TokenKind.downstream {
                 if let connection = downstreams.find(token.slabToken) {
@@ -261,21 +281,21 @@ final class Worker {
                 resumeUpstream(connection)
             }
         }
-        agenda.removeAll(keepingCapacity: true)
+        hot.pointee.agenda.removeAll(keepingCapacity: true)
     }
 
     /// Goes on with a client's connection after this event.
     func schedule(_ connection: DownstreamPointer) {
         guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
         connection.pointee.state.insert(.isScheduled)
-        agenda.append(connection.pointee.timer.owner)
+        hot.pointee.agenda.append(connection.pointee.timer.owner)
     }
 
     /// Goes on with a server's connection after this event.
     func schedule(_ connection: UpstreamPointer) {
         guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
         connection.pointee.state.insert(.isScheduled)
-        agenda.append(connection.pointee.timer.owner)
+        hot.pointee.agenda.append(connection.pointee.timer.owner)
     }
 
     private func expired(_ entry: UnsafeMutablePointer<TimerEntry>) {
@@ -294,14 +314,14 @@ final class Worker {
 
     /// Frees the slots of what was closed in this batch.
     private func bury() {
-        for token in graveyard {
+        for token in hot.pointee.graveyard {
             if token.kind == TokenKind.downstream {
                 downstreams.free(token.slabToken)
             } else {
                 upstreams.free(token.slabToken)
             }
         }
-        graveyard.removeAll(keepingCapacity: true)
+        hot.pointee.graveyard.removeAll(keepingCapacity: true)
         if acceptingIsPaused, !isDraining { resumeAccepting() }
     }
 
@@ -330,7 +350,7 @@ final class Worker {
         for index in 0..<listenerCount where !listeners[index].isShared { Socket.close(listeners[index].socket) }
         downstreams.forEach { connection in
             switch connection.pointee.phase {
-            case .idle: closeDownstream(connection)
+            case .idle: beginClosing(connection)
             case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
             case .receivingHead, .flushing, .lingering, .closed: break
             }
@@ -357,15 +377,17 @@ final class Worker {
 
     /// 128 random bits that nobody can guess from earlier ones without work; they name requests, they protect none.
     func nextRequestID() -> RequestID {
-        func next() -> UInt64 {
-            var low = randomState.0
-            let high = randomState.1
-            let result = low &+ high
-            low ^= low << 23
-            randomState = (high, low ^ high ^ (low >> 18) ^ (high >> 5))
-            return result
-        }
-        return RequestID(high: next(), low: next())
+        RequestID(high: nextRandom(), low: nextRandom())
+    }
+
+    /// xorshift128+.
+    private func nextRandom() -> UInt64 {
+        var low = hot.pointee.randomLow
+        let high = hot.pointee.randomHigh
+        low ^= low << 23
+        hot.pointee.randomLow = high
+        hot.pointee.randomHigh = low ^ high ^ (low >> 18) ^ (high >> 5)
+        return hot.pointee.randomHigh &+ high
     }
 
     /// Leaves a line for the error log that a peer caused; at most ten a second, the rest is counted.

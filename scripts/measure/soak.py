@@ -196,7 +196,7 @@ def descriptors(peer):
         held, cpu = proxy.descriptors(), proxy.cpu_seconds()
         time.sleep(2)
         cpu = proxy.cpu_seconds() - cpu
-        answered = len([client for client in clients if has_answer(client)])
+        statuses = [status for status in map(status_of, clients) if status]
         for client in clients:
             client.close()
         started = time.monotonic()
@@ -205,17 +205,20 @@ def descriptors(peer):
         alive = proxy.is_alive()
     yield alive, "the process lives"
     yield held >= limit - 8, "%d of %d descriptors in use with %d clients: the limit was reached" % (held, limit, count)
-    yield answered >= 10, "%d of %d clients answered meanwhile" % (answered, count)
+    yield len(statuses) >= 10 and set(statuses) <= {b"200", b"503"}, (
+        "%d of %d clients answered meanwhile, %d of them with 200, the others with 503" % (
+            len(statuses), count, statuses.count(b"200")))
     yield cpu < 0.2, "%.2f s of CPU in 2 s at the limit (less than 0.2 s: it does not spin)" % cpu
     yield recovered, "accepting again %.1f s after the clients had gone (at most 10 s)" % took
 
 
-def has_answer(client):
+def status_of(client):
+    """The status a client has got by now, or None."""
     client.settimeout(0)
     try:
-        return client.recv(12) == b"HTTP/1.1 200"
+        return client.recv(12)[9:]
     except OSError:
-        return False
+        return None
 
 
 def first_answer(port, seconds):

@@ -37,5 +37,9 @@ int headfirst_name_thread(pthread_t thread, const char *name);
 int headfirst_affinity_count(void);
 int headfirst_random(void *bytes, size_t count);
 void headfirst_ignore_sigpipe(void);
+ssize_t headfirst_receive(int socket, void *room, size_t capacity, int flags);
+ssize_t headfirst_send(int socket, const void *bytes, size_t count, int flags);
+ssize_t headfirst_send_message(int socket, const struct msghdr *message, int flags);
+int headfirst_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout);
 
 #endif

@@ -1,0 +1,41 @@
+// A request's identity in logs and towards the upstream.
+
+import Bytes
+
+/// 128 random bits that name a request, written as 32 hexadecimal digits.
+public struct RequestID: Sendable, Equatable {
+    /// The first half.
+    public var high: UInt64
+    /// The second half.
+    public var low: UInt64
+
+    /// An identity.
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// Writes its 32 digits.
+    public func write(to out: inout ByteWriter) {
+        guard out.capacity - out.count >= 32 else {
+            out.isOverfull = true
+            return
+        }
+        let place = UnsafeMutableRawPointer(out.base + out.count)
+        place.storeBytes(of: Self.digits(high >> 32), as: UInt64.self)
+        place.storeBytes(of: Self.digits(high & 0xFFFF_FFFF), toByteOffset: 8, as: UInt64.self)
+        place.storeBytes(of: Self.digits(low >> 32), toByteOffset: 16, as: UInt64.self)
+        place.storeBytes(of: Self.digits(low & 0xFFFF_FFFF), toByteOffset: 24, as: UInt64.self)
+        out.count += 32
+    }
+
+    /// Eight hexadecimal digits in one word: nibbles spread to bytes, then `0`...`9` or `a`...`f` by arithmetic.
+    private static func digits(_ value: UInt64) -> UInt64 {
+        var spread = value
+        spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF
+        spread = (spread | spread << 8) & 0x00FF_00FF_00FF_00FF
+        spread = (spread | spread << 4) & 0x0F0F_0F0F_0F0F_0F0F
+        let isLetter = ((spread &+ 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
+        return (spread &+ 0x3030_3030_3030_3030 &+ isLetter &* 0x27).byteSwapped
+    }
+}
