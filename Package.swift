@@ -59,6 +59,13 @@ let package = Package(
             name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
+        .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
+        .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "Bytes", "CLinux"], swiftSettings: strict),
+        .testTarget(name: "HTTPSemanticsTests", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
+        .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", "HTTPSemantics", "Bytes"], swiftSettings: strict),
+        .testTarget(
+            name: "ProxyCoreTests", dependencies: ["ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "Bytes"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

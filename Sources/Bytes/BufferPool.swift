@@ -144,10 +144,13 @@
     }
 
     /// Gives the block back, with whatever is in it.
-    @inlinable public func release(_ buffer: inout Buffer) {
-        if let base = buffer.base {
-            give(base, capacity: Int(buffer.capacity))
-            buffer = Buffer()
-        }
+    @inlinable @inline(__always) public func release(_ buffer: inout Buffer) {
+        if buffer.base != nil { giveBack(&buffer) }
+    }
+
+    @usableFromInline func giveBack(_ buffer: inout Buffer) {
+        guard let base = buffer.base else { return }
+        give(base, capacity: Int(buffer.capacity))
+        buffer = Buffer()
     }
 }

@@ -45,6 +45,23 @@ public enum ByteScan {
         }
     }
 
+    /// Looks for the end of a field value as `fieldValueEnd` does, but stops at anything that is unusual besides, and
+    /// where less than eight bytes are left: who calls it looks at what stopped it.
+    @inlinable @inline(__always) public static func usualFieldValueEnd(
+        _ bytes: UnsafePointer<UInt8>, from: Int, end: Int
+    ) -> Int {
+        var index = from
+        while index &+ 8 <= end {
+            let word = load(bytes, index)
+            // A byte of 0x7F becomes 0x80 by one more. The carry of 0xFF may make another byte look like it.
+            let hits = ((word &- ones &* 0x20) | (word &+ ones)) & ~word & highs
+            if hits != 0 { return index &+ hits.trailingZeroBitCount &>> 3 }
+            index &+= 8
+        }
+        while index < end, bytes[index] >= 0x20, bytes[index] != 0x7F { index &+= 1 }
+        return index
+    }
+
     /// The index of the first byte that a request target must not have: outside 0x21...0x7E, or `#`; or `end`.
     @inlinable public static func targetEnd(_ bytes: UnsafePointer<UInt8>, from: Int, end: Int) -> Int {
         var index = from

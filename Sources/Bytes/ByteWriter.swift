@@ -30,12 +30,23 @@
             return
         }
         UnsafeMutableRawPointer(base + count).copyMemory(from: bytes, byteCount: bytesCount)
-        count += bytesCount
+        count &+= bytesCount
     }
 
-    /// Appends bytes.
-    @inlinable public mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
-        if let start = bytes.baseAddress { append(start, count: bytes.count) }
+    /// Appends bytes. Eight to sixteen of them, as most hosts and names are, by two words that overlap.
+    @inlinable @inline(__always) public mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
+        guard let start = bytes.baseAddress else { return }
+        guard bytes.count >= 8, bytes.count <= 16, capacity &- count >= 16 else {
+            append(start, count: bytes.count)
+            return
+        }
+        let source = UnsafeRawPointer(start)
+        let place = UnsafeMutableRawPointer(base + count)
+        let tail = bytes.count &- 8
+        let last = (source + tail).loadUnaligned(as: UInt64.self)
+        place.storeBytes(of: source.loadUnaligned(as: UInt64.self), as: UInt64.self)
+        place.storeBytes(of: last, toByteOffset: tail, as: UInt64.self)
+        count &+= bytes.count
     }
 
     /// Appends ASCII text known at compile time.
@@ -95,13 +106,12 @@
             isOverfull = true
             return
         }
-        let digits = max(1, (64 - value.leadingZeroBitCount + 3) / 4)
-        var shift = UInt64(digits * 4)
-        for _ in 0..<digits {
-            shift -= 4
-            let digit = UInt8(truncatingIfNeeded: value >> shift) & 15
-            base[count] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") - 10 + digit
-            count += 1
+        var shift = UInt64(truncatingIfNeeded: max(1, (67 &- value.leadingZeroBitCount) &>> 2) &<< 2)
+        while shift > 0 {
+            shift &-= 4
+            let digit = UInt8(truncatingIfNeeded: value &>> shift) & 15
+            base[count] = digit < 10 ? UInt8(ascii: "0") &+ digit : UInt8(ascii: "a") &- 10 &+ digit
+            count &+= 1
         }
     }
 

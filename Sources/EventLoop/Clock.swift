@@ -12,6 +12,7 @@ public enum Clock {
     private static func microseconds(_ clock: clockid_t) -> UInt64 {
         var time = timespec()
         clock_gettime(clock, &time)
-        return UInt64(time.tv_sec) &* 1_000_000 &+ UInt64(time.tv_nsec) / 1000
+        return UInt64(truncatingIfNeeded: time.tv_sec) &* 1_000_000
+            &+ UInt64(truncatingIfNeeded: time.tv_nsec) / 1000
     }
 }

@@ -8,12 +8,14 @@ import CLinux
 /// Collects the bytes of one turn for one connection. A handle: copying it copies the reference. One thread.
 @frozen public struct Gather {
     @usableFromInline struct Storage {
+        /// What is closed: runs of copied bytes, and places that are referred to.
         @usableFromInline var pieces: UnsafeMutablePointer<iovec>
         @usableFromInline var pieceCount: Int
         @usableFromInline var scratch: UnsafeMutablePointer<UInt8>
         @usableFromInline var scratchCount: Int
-        @usableFromInline var byteCount: Int
-        @usableFromInline var lastIsScratch: Bool
+        /// Where the run of copied bytes begins that is not closed yet.
+        @usableFromInline var runStart: Int
+        @usableFromInline var referredBytes: Int
     }
 
     @inlinable static var piecesMax: Int { 64 }
@@ -31,8 +33,7 @@ import CLinux
         storage.initialize(
             to: Storage(
                 pieces: .allocate(capacity: Self.piecesMax), pieceCount: 0,
-                scratch: .allocate(capacity: scratchCapacity),
-                scratchCount: 0, byteCount: 0, lastIsScratch: false))
+                scratch: .allocate(capacity: scratchCapacity), scratchCount: 0, runStart: 0, referredBytes: 0))
     }
 
     /// Frees its memory.
@@ -43,72 +44,73 @@ import CLinux
     }
 
     /// Whether nothing was collected.
-    @inlinable public var isEmpty: Bool { storage.pointee.byteCount == 0 }
+    @inlinable public var isEmpty: Bool { byteCount == 0 }
     /// The bytes collected.
-    @inlinable public var byteCount: Int { storage.pointee.byteCount }
+    @inlinable public var byteCount: Int { storage.pointee.scratchCount &+ storage.pointee.referredBytes }
     /// Room for copies that is left.
-    @inlinable public var room: Int { scratchCapacity - storage.pointee.scratchCount }
+    @inlinable public var room: Int { scratchCapacity &- storage.pointee.scratchCount }
 
     /// Writes at the end by way of a writer over the scratch that is left.
     /// - Returns: whether everything fitted; otherwise nothing was added.
     @inlinable public func write(_ body: (inout ByteWriter) -> Void) -> Bool {
-        var writer = ByteWriter(
-            base: storage.pointee.scratch + storage.pointee.scratchCount,
-            capacity: scratchCapacity - storage.pointee.scratchCount)
+        var writer = ByteWriter(base: storage.pointee.scratch + storage.pointee.scratchCount, capacity: room)
         body(&writer)
         if writer.isOverfull { return false }
-        didWrite(writer.count)
+        storage.pointee.scratchCount &+= writer.count
         return true
-    }
-
-    /// Accounts for bytes that were put behind the scratch's end.
-    @inlinable func didWrite(_ count: Int) {
-        guard count > 0 else { return }
-        if storage.pointee.lastIsScratch {
-            storage.pointee.pieces[storage.pointee.pieceCount - 1].iov_len += count
-        } else {
-            storage.pointee.pieces[storage.pointee.pieceCount] = iovec(
-                iov_base: storage.pointee.scratch + storage.pointee.scratchCount, iov_len: count)
-            storage.pointee.pieceCount += 1
-            storage.pointee.lastIsScratch = true
-        }
-        storage.pointee.scratchCount += count
-        storage.pointee.byteCount += count
     }
 
     /// Appends content: copied if it is short, else referred to.
     /// - Returns: false if there is no room; then flush and append again.
-    public func append(_ bytes: UnsafePointer<UInt8>, count: Int) -> Bool {
-        guard storage.pointee.pieceCount + 2 <= Self.piecesMax else { return false }
-        if count <= Self.copiedBytesMax {
-            guard room >= count else { return false }
-            UnsafeMutableRawPointer(storage.pointee.scratch + storage.pointee.scratchCount)
-                .copyMemory(from: bytes, byteCount: count)
-            didWrite(count)
-            return true
-        }
+    @inlinable public func append(_ bytes: UnsafePointer<UInt8>, count: Int) -> Bool {
+        if count > Self.copiedBytesMax { return refer(to: bytes, count: count) }
+        guard room >= count else { return false }
+        UnsafeMutableRawPointer(storage.pointee.scratch + storage.pointee.scratchCount)
+            .copyMemory(from: bytes, byteCount: count)
+        storage.pointee.scratchCount &+= count
+        return true
+    }
+
+    @usableFromInline func refer(to bytes: UnsafePointer<UInt8>, count: Int) -> Bool {
+        // Room for the run before it, for itself, and for the run behind it.
+        guard storage.pointee.pieceCount + 3 <= Self.piecesMax else { return false }
+        closeRun()
         storage.pointee.pieces[storage.pointee.pieceCount] = iovec(
             iov_base: UnsafeMutableRawPointer(mutating: bytes), iov_len: count)
         storage.pointee.pieceCount += 1
-        storage.pointee.lastIsScratch = false
-        storage.pointee.byteCount += count
+        storage.pointee.referredBytes += count
         return true
+    }
+
+    private func closeRun() {
+        let count = storage.pointee.scratchCount - storage.pointee.runStart
+        guard count > 0 else { return }
+        storage.pointee.pieces[storage.pointee.pieceCount] = iovec(
+            iov_base: storage.pointee.scratch + storage.pointee.runStart, iov_len: count)
+        storage.pointee.pieceCount += 1
+        storage.pointee.runStart = storage.pointee.scratchCount
     }
 
     /// Writes everything in one call.
     public func send(to socket: Int32) -> TransferResult {
-        if storage.pointee.pieceCount == 1 {
-            let piece = storage.pointee.pieces[0]
-            return Socket.send(
-                socket, piece.iov_base.assumingMemoryBound(to: UInt8.self), count: piece.iov_len)
+        if storage.pointee.pieceCount == 0 {
+            return Socket.send(socket, storage.pointee.scratch, count: storage.pointee.scratchCount)
         }
+        closeRun()
         return Socket.send(socket, storage.pointee.pieces, count: storage.pointee.pieceCount)
     }
 
     /// Copies everything but the first `skipped` bytes to a buffer.
     public func copy(skipping skipped: Int, to buffer: inout Buffer, of pool: BufferPool) {
-        if skipped == storage.pointee.byteCount { return }
-        pool.reserve(storage.pointee.byteCount - skipped, in: &buffer)
+        if storage.pointee.pieceCount == 0 {
+            pool.append(
+                UnsafeRawBufferPointer(
+                    start: storage.pointee.scratch + skipped, count: storage.pointee.scratchCount - skipped),
+                to: &buffer)
+            return
+        }
+        closeRun()
+        pool.reserve(byteCount - skipped, in: &buffer)
         var left = skipped
         for index in 0..<storage.pointee.pieceCount {
             let piece = storage.pointee.pieces[index]
@@ -126,7 +128,7 @@ import CLinux
     @inlinable public func clear() {
         storage.pointee.pieceCount = 0
         storage.pointee.scratchCount = 0
-        storage.pointee.byteCount = 0
-        storage.pointee.lastIsScratch = false
+        storage.pointee.runStart = 0
+        storage.pointee.referredBytes = 0
     }
 }

@@ -136,6 +136,7 @@ public struct HTTP1Decoder: Sendable {
         }
     }
 
+    @inline(__always)
     private mutating func advance(
         _ input: UnsafeBufferPointer<UInt8>, _ offset: inout Int, _ head: Head, _ limits: HeadLimits
     ) throws(HeadFault) -> MessageEvent {

@@ -149,7 +149,10 @@ struct HTTP1HeadParser {
         storage.pointee.status = status
         var lineEnd = statusEnd
         if bytes[statusEnd] == UInt8(ascii: " ") {
-            lineEnd = ByteScan.fieldValueEnd(bytes, from: statusEnd + 1, end: end)
+            lineEnd = ByteScan.usualFieldValueEnd(bytes, from: statusEnd + 1, end: end)
+            if lineEnd < end, bytes[lineEnd] != Self.cr {
+                lineEnd = ByteScan.fieldValueEnd(bytes, from: lineEnd, end: end)
+            }
             storage.pointee.reason = ByteRange(start: statusEnd + 1, count: lineEnd - statusEnd - 1)
         }
         return try lineEndCRLF(at: lineEnd, otherwise: lineEnd == statusEnd ? .status : .startLine)
@@ -190,7 +193,13 @@ struct HTTP1HeadParser {
                 head.storage.pointee.byteCount = headEnd
                 return .complete(headEnd)
             }
-            guard let line = try parseFieldLine(from: lineStart) else { return try incomplete() }
+            let line: ParsedFieldLine
+            if let usual = parseUsualFieldLine(from: lineStart) {
+                line = usual
+            } else {
+                guard let other = try parseFieldLine(from: lineStart) else { return try incomplete() }
+                line = other
+            }
             if count >= countMax { throw .tooManyFields }
             try head.add(
                 at: count, name: line.name, value: line.value, lineEnd: line.end, field: line.field,
@@ -200,16 +209,40 @@ struct HTTP1HeadParser {
         }
     }
 
+    private typealias ParsedFieldLine = (name: ByteRange, value: ByteRange, end: Int, field: KnownField)
+
+    /// A whole line with a known name, one space and a value without anything odd: nearly all there are. Everything
+    /// else, faults above all, is left to `parseFieldLine`.
+    @inline(__always)
+    private func parseUsualFieldLine(from start: Int) -> ParsedFieldLine? {
+        let bytes = bytes
+        let end = end
+        guard end &- start >= 8 else { return nil }
+        let colon = ByteScan.first(UInt8(ascii: ":"), in: bytes, from: start, end: end)
+        guard end &- colon >= 4,
+            let field = head.knownField(bytes + start, count: colon &- start)
+                ?? head.plainField(bytes + start, count: colon &- start)
+        else { return nil }
+        let valueStart = colon &+ 2
+        guard bytes[colon &+ 1] == 0x20 else { return nil }
+        let valueEnd = ByteScan.usualFieldValueEnd(bytes, from: valueStart, end: end)
+        guard end &- valueEnd >= 2, bytes[valueEnd] == Self.cr, bytes[valueEnd &+ 1] == Self.lf,
+            valueEnd > valueStart, bytes[valueStart] > 0x20, bytes[valueEnd &- 1] > 0x20
+        else { return nil }
+        return (
+            ByteRange(start: start, count: colon &- start),
+            ByteRange(start: valueStart, count: valueEnd &- valueStart), valueEnd &+ 2, field
+        )
+    }
+
     private func incomplete() throws(HeadFault) -> HeadParseOutcome {
         if end >= limits.headBytesMax { throw .headTooLong }
         return .incomplete
     }
 
     /// `field-name ":" OWS field-value OWS CRLF`
-    @inline(__always)
-    private func parseFieldLine(
-        from start: Int
-    ) throws(HeadFault) -> (name: ByteRange, value: ByteRange, end: Int, field: KnownField)? {
+    @inline(never)
+    private func parseFieldLine(from start: Int) throws(HeadFault) -> ParsedFieldLine? {
         let colon = ByteScan.first(UInt8(ascii: ":"), in: bytes, from: start, end: end)
         guard colon < end, colon > start,
             let field = try head.identify(bytes + start, count: colon &- start, readable: end &- start)

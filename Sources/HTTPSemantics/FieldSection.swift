@@ -51,6 +51,19 @@ extension Head {
         return try identifyUnknown(name, count: count)
     }
 
+    /// Which field a name is, if it is in the table of known ones.
+    /// - Parameter count: its bytes; eight bytes from its start may be read.
+    @inlinable @inline(__always)
+    public func knownField(_ name: UnsafePointer<UInt8>, count: Int) -> KnownField? {
+        knownFields.find(name, count: count, readable: 8)
+    }
+
+    /// `other`, if a name that is not in the table is a token without an underscore, so that it imitates nothing.
+    public func plainField(_ name: UnsafePointer<UInt8>, count: Int) -> KnownField? {
+        let token = tokenEnd(name, from: 0, end: count)
+        return token.end == count && count > 0 && !token.hasUnderscore ? .other : nil
+    }
+
     @usableFromInline func identifyUnknown(_ name: UnsafePointer<UInt8>, count: Int) throws(HeadFault) -> KnownField? {
         let token = tokenEnd(name, from: 0, end: count)
         if token.end < count { return nil }
@@ -74,14 +87,13 @@ extension Head {
     ) throws(HeadFault) {
         fields[index] = FieldLine(
             name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field, isDropped: false)
-        if field != .other { try note(value, field: field, index: index, isRequest: isRequest) }
+        if field.isNoted { try note(value, field: field, index: index, isRequest: isRequest) }
     }
 
     @usableFromInline func note(_ value: ByteRange, field: KnownField, index: Int, isRequest: Bool) throws(HeadFault) {
-        if field.isRewritten(isRequest: isRequest) { storage.pointee.facts.insert(.needsRewriting) }
-        if field.isHopByHop { fields[index].isDropped = true }
         switch field {
         case .connection:
+            dropHopByHop(index)
             noteConnection(value)
         case .contentLength:
             let length = try parseLength(value)
@@ -94,6 +106,7 @@ extension Head {
             storage.pointee.contentLength = length
             storage.pointee.facts.insert(.contentLength)
         case .transferEncoding:
+            dropHopByHop(index)
             try noteTransferEncoding(value)
         case .host:
             guard isRequest else { break }
@@ -107,32 +120,45 @@ extension Head {
             }
         case .expect:
             guard isRequest else { break }
+            storage.pointee.facts.insert(.needsRewriting)
             if !isEqual(value, "100-continue") { throw .expectation }
             storage.pointee.facts.insert(.expectsContinue)
         case .te:
+            dropHopByHop(index)
             if isRequest, listContains(value, "trailers") { storage.pointee.facts.insert(.acceptsTrailers) }
         case .upgrade:
+            dropHopByHop(index)
             storage.pointee.facts.insert(.upgrade)
+        case .proxyConnection, .http2Settings:
+            dropHopByHop(index)
         case .keepAlive:
+            dropHopByHop(index)
             if !isRequest { noteKeepAlive(value) }
         case .maxForwards:
             guard isRequest, storage.pointee.method == .trace || storage.pointee.method == .options else { break }
             guard !storage.pointee.facts.contains(.maxForwards), let number = decimal(value, max: UInt64(UInt32.max))
             else { throw .maxForwards }
             storage.pointee.maxForwards = UInt32(number)
-            storage.pointee.facts.insert(.maxForwards)
+            storage.pointee.facts.insert([.maxForwards, .needsRewriting])
         case .date:
             storage.pointee.facts.insert(.date)
         case .xRequestID:
             storage.pointee.facts.insert(value.isEmpty ? .needsRewriting : .requestID)
         case .via:
-            storage.pointee.facts.insert(.via)
+            storage.pointee.facts.insert([.via, .needsRewriting])
         case .forwarded, .xForwardedFor:
-            storage.pointee.facts.insert(.forwarding)
-        case .other, .proxyConnection, .trailer, .http2Settings, .xForwardedProto, .xForwardedHost, .authorization,
-            .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+            storage.pointee.facts.insert([.forwarding, .needsRewriting])
+        case .trailer, .xForwardedProto, .xForwardedHost:
+            storage.pointee.facts.insert(.needsRewriting)
+        case .other, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
             break
         }
+    }
+
+    /// The line is for this connection alone.
+    private func dropHopByHop(_ index: Int) {
+        fields[index].isDropped = true
+        storage.pointee.facts.insert(.needsRewriting)
     }
 
     /// A line of a trailer section.
@@ -314,11 +340,15 @@ extension Head {
 
     // MARK: Nominations
 
-    /// RFC 9110 section 7.6.1: what Connection names is for this hop alone.
+    /// RFC 9110 section 7.6.1: what Connection names is for this hop alone. Each name is compared with each field, so
+    /// there may be no more of them than of fields.
     private func dropNominated() throws(HeadFault) {
         var fault = false
+        var count = 0
         for index in 0..<storage.pointee.fieldCount where fields[index].field == .connection {
             forEachListItem(fields[index].value) { item in
+                count += 1
+                if count > fieldsCapacity { return }
                 let name = bytes(item)
                 guard let base = name.baseAddress else { return }
                 let field = knownFields.find(base, count: name.count, readable: name.count) ?? .other
@@ -331,6 +361,7 @@ extension Head {
                 }
             }
         }
+        if count > fieldsCapacity { throw .tooManyFields }
         if fault { throw .nomination }
     }
 
@@ -357,13 +388,10 @@ extension Head {
     /// A name or an IPv4 address, of token bytes alone.
     @inline(__always)
     private func isPlainHost(_ range: ByteRange) -> Bool {
-        let bytes = storage.pointee.bytes
         let classes = classes
-        let both = Head.isHostByte | Head.isTokenByte
-        var index = Int(range.start)
-        let end = range.end
-        while index < end, classes[Int(bytes[index])] & both == both { index &+= 1 }
-        return index == end && !range.isEmpty
+        var common = Head.isHostByte | Head.isTokenByte
+        for byte in bytes(range) { common &= classes[Int(byte)] }
+        return common == Head.isHostByte | Head.isTokenByte && !range.isEmpty
     }
 
     private func isOtherHost(_ range: ByteRange) -> Bool {

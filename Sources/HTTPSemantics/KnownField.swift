@@ -131,17 +131,14 @@ import Bytes
         }
     }
 
-    /// Whether a line of the field may have to change, or to go, when the message is passed on.
-    func isRewritten(isRequest: Bool) -> Bool {
-        switch self {
-        case .connection, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .transferEncoding, .via,
-            .trailer:
-            true
-        case .expect, .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .maxForwards: isRequest
-        case .other, .contentLength, .host, .xRequestID, .date, .authorization, .proxyAuthorization, .cookie,
-            .userAgent, .referer, .contentType:
-            false
-        }
+    /// Whether a line of the field says something that has to be taken note of when it is parsed.
+    @inlinable @inline(__always) var isNoted: Bool {
+        let unnoted: UInt64 =
+            1 << UInt64(KnownField.other.rawValue) | 1 << UInt64(KnownField.authorization.rawValue)
+            | 1 << UInt64(KnownField.proxyAuthorization.rawValue) | 1 << UInt64(KnownField.cookie.rawValue)
+            | 1 << UInt64(KnownField.userAgent.rawValue) | 1 << UInt64(KnownField.referer.rawValue)
+            | 1 << UInt64(KnownField.contentType.rawValue)
+        return unnoted &>> UInt64(rawValue) & 1 == 0
     }
 
     /// Whether the field is for this connection alone and is never passed on as it came.
@@ -156,16 +153,28 @@ import Bytes
     }
 }
 
-/// The table of known names. A handle; one for each head scratch.
+/// The table of known names: a perfect hash, so that a look-up is one comparison. A handle; one for each head scratch.
 @frozen @usableFromInline struct KnownFieldTable {
     @frozen @usableFromInline struct Entry {
-        @usableFromInline var first: UInt64
-        @usableFromInline var middle: UInt64
-        @usableFromInline var last: UInt64
+        @usableFromInline var words: Words
         @usableFromInline var length: UInt32
         @usableFromInline var field: KnownField
     }
-    @inlinable static var sizeMask: Int { 255 }
+
+    /// A name's first, second and last eight bytes, folded to lower case. A shorter name has the first alone.
+    @frozen @usableFromInline struct Words {
+        @usableFromInline var first: UInt64
+        @usableFromInline var middle: UInt64
+        @usableFromInline var last: UInt64
+
+        @inlinable @inline(__always) init(first: UInt64, middle: UInt64, last: UInt64) {
+            self.first = first
+            self.middle = middle
+            self.last = last
+        }
+    }
+
+    @inlinable static var slotBits: UInt64 { 10 }
     @inlinable static var nameBytesMax: Int { 24 }
 
     /// Names that no rule is about but that most messages have. To find one here is to know that it is a token
@@ -182,54 +191,59 @@ import Bytes
     }
 
     @usableFromInline let entries: UnsafeMutablePointer<Entry>
+    @usableFromInline let multiplier: UInt64
 
     init() {
-        entries = .allocate(capacity: Self.sizeMask + 1)
-        entries.initialize(
-            repeating: Entry(first: 0, middle: 0, last: 0, length: 0, field: .other), count: Self.sizeMask + 1)
         let known = KnownField.allCases.filter { $0 != .other }.map { (name: $0.lowercaseName, field: $0) }
-        for (name, field) in known + Self.commonNames.map({ (name: $0, field: .other) }) {
-            let words = Self.words(name.utf8Start, count: name.utf8CodeUnitCount, readable: name.utf8CodeUnitCount)
-            var index = Self.slot(words, name.utf8CodeUnitCount)
-            while entries[index].length != 0 { index = (index + 1) & Self.sizeMask }
-            entries[index] = Entry(
-                first: words.first, middle: words.middle, last: words.last, length: UInt32(name.utf8CodeUnitCount),
-                field: field)
+        let named = (known + Self.commonNames.map { (name: $0, field: .other) }).map { name, field in
+            Entry(
+                words: Self.words(name.utf8Start, count: name.utf8CodeUnitCount, readable: name.utf8CodeUnitCount),
+                length: UInt32(name.utf8CodeUnitCount), field: field)
         }
+        let slotCount = 1 << Int(Self.slotBits)
+        entries = .allocate(capacity: slotCount)
+        // Some odd number spreads these names without a collision; it is found after few tries.
+        var candidate: UInt64 = 0x9E37_79B9_7F4A_7C15
+        while Set(named.map { Self.slot($0.words, candidate) }).count < named.count {
+            candidate = (candidate &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407) | 1
+        }
+        multiplier = candidate
+        // No name has this length; 0 would be found for an empty one.
+        let empty = Entry(words: Words(first: 0, middle: 0, last: 0), length: .max, field: .other)
+        entries.initialize(repeating: empty, count: slotCount)
+        for entry in named { entries[Self.slot(entry.words, candidate)] = entry }
     }
 
     func destroy() { entries.deallocate() }
 
-    /// The name's first, second and last eight bytes, folded to lower case. Only bytes from 0x40 on are folded, and of
-    /// those only letters become letters: no byte that a token may not have, CR before all, is taken for another.
     /// - Parameter readable: how many bytes may be read, at least `count`.
     @inlinable @inline(__always)
-    static func words(
-        _ name: UnsafePointer<UInt8>, count: Int, readable: Int
-    ) -> (first: UInt64, middle: UInt64, last: UInt64) {
+    static func words(_ name: UnsafePointer<UInt8>, count: Int, readable: Int) -> Words {
+        let raw = UnsafeRawPointer(name)
         if count >= 8 {
-            let raw = UnsafeRawPointer(name)
-            let first = folded(raw.loadUnaligned(as: UInt64.self))
-            let last = folded((raw + count - 8).loadUnaligned(as: UInt64.self))
-            let middle = count > 16 ? folded((raw + 8).loadUnaligned(as: UInt64.self)) : 0
-            return (first, middle, last)
+            return Words(
+                first: folded(raw.loadUnaligned(as: UInt64.self)),
+                middle: count > 16 ? folded((raw + 8).loadUnaligned(as: UInt64.self)) : 0,
+                last: folded((raw + (count &- 8)).loadUnaligned(as: UInt64.self)))
         }
         if readable >= 8 {
-            let mask: UInt64 = (1 << UInt64(count * 8)) - 1
-            return (folded(UnsafeRawPointer(name).loadUnaligned(as: UInt64.self) & mask), 0, 0)
+            let mask: UInt64 = (1 &<< UInt64(truncatingIfNeeded: count &* 8)) &- 1
+            return Words(first: folded(raw.loadUnaligned(as: UInt64.self) & mask), middle: 0, last: 0)
         }
         var word: UInt64 = 0
         for index in 0..<count { word |= UInt64(name[index]) << UInt64(index * 8) }
-        return (folded(word), 0, 0)
+        return Words(first: folded(word), middle: 0, last: 0)
     }
 
+    /// Only bytes from 0x40 on are folded, and of those only letters become letters: no byte that a token may not
+    /// have, CR before all, is taken for another.
     @inlinable @inline(__always)
-    static func folded(_ word: UInt64) -> UInt64 { word | (word & 0x4040_4040_4040_4040) >> 1 }
+    static func folded(_ word: UInt64) -> UInt64 { word | (word & 0x4040_4040_4040_4040) &>> 1 }
 
     @inlinable @inline(__always)
-    static func slot(_ words: (first: UInt64, middle: UInt64, last: UInt64), _ count: Int) -> Int {
-        let mixed = (words.first ^ (words.last &* 0x9E37_79B9_7F4A_7C15)) &* 0xD6E8_FEB8_6659_FD93
-        return Int(truncatingIfNeeded: (mixed >> 48) &+ UInt64(count)) & sizeMask
+    static func slot(_ words: Words, _ multiplier: UInt64) -> Int {
+        let mixed = (words.first ^ (words.last &* 31)) &* multiplier
+        return Int(truncatingIfNeeded: mixed &>> (64 - slotBits))
     }
 
     /// Finds a name; nil if it is not in the table.
@@ -237,16 +251,10 @@ import Bytes
     func find(_ name: UnsafePointer<UInt8>, count: Int, readable: Int) -> KnownField? {
         if count > Self.nameBytesMax { return nil }
         let words = Self.words(name, count: count, readable: readable)
-        var index = Self.slot(words, count)
-        while entries[index].length != 0 {
-            let entry = entries + index
-            if entry.pointee.length == UInt32(count), entry.pointee.first == words.first,
-                entry.pointee.last == words.last, entry.pointee.middle == words.middle
-            {
-                return entry.pointee.field
-            }
-            index = (index + 1) & Self.sizeMask
-        }
-        return nil
+        let entry = entries + Self.slot(words, multiplier)
+        let difference =
+            (entry.pointee.words.first ^ words.first) | (entry.pointee.words.middle ^ words.middle)
+            | (entry.pointee.words.last ^ words.last) | UInt64(entry.pointee.length ^ UInt32(truncatingIfNeeded: count))
+        return difference == 0 ? entry.pointee.field : nil
     }
 }

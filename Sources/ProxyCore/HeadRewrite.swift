@@ -20,6 +20,83 @@ public struct HeadRewrite {
         self.via = via
     }
 
+    // MARK: Usual requests
+
+    /// Whether every line of a request passes on as it came, and what we add has its usual form.
+    public static func isUsualRequest(_ head: Head, from peer: UnsafePointer<Peer>) -> Bool {
+        let facts = head.storage.pointee.facts
+        return facts.contains(.host) && peer.pointee.hasShortText
+            && facts.isDisjoint(with: [
+                .needsRewriting, .nominates, .absoluteForm, .isHTTP10, .authorityIsNoToken, .acceptsTrailers,
+            ])
+    }
+
+    /// Writes a usual request that no edit is about in few pieces: all of its lines in one, then what we add.
+    public static func writeUsualRequest(
+        _ head: Head, from peer: UnsafePointer<Peer>, requestID: RequestID, via: UnsafeBufferPointer<UInt8>,
+        to out: inout ByteWriter
+    ) {
+        let authority = head.bytes(head.storage.pointee.authority)
+        out.append(head.storage.pointee.bytes, count: head.storage.pointee.byteCount &- 2)
+        out.append("X-Forwarded-For: ")
+        peer.pointee.writeShortText(to: &out)
+        out.append("\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
+        out.append(authority)
+        out.append("\r\nForwarded: for=")
+        peer.pointee.writeShortText(to: &out)
+        out.append(";host=")
+        out.append(authority)
+        if via.isEmpty {
+            out.append(";proto=http\r\n")
+        } else {
+            out.append(";proto=http\r\nVia: 1.1")
+            out.append(via)
+            out.append("\r\n")
+        }
+        if !head.storage.pointee.facts.contains(.requestID) {
+            out.append("X-Request-Id: ")
+            requestID.write(to: &out)
+            out.append("\r\n\r\n")
+        } else {
+            out.append("\r\n")
+        }
+    }
+
+    // MARK: Usual responses
+
+    /// Whether every line of a response to an HTTP/1.1 client passes on as it came.
+    public static func isUsualResponse(_ head: Head) -> Bool {
+        let storage = head.storage
+        let isFramedAsItCame =
+            switch storage.pointee.framing {
+            case .length: true
+            case .none: storage.pointee.status != 204
+            case .chunked, .untilClose: false
+            }
+        return isFramedAsItCame && storage.pointee.reason.start != 0
+            && storage.pointee.facts.isDisjoint(with: [.needsRewriting, .nominates, .isHTTP10])
+    }
+
+    /// Writes a usual response that no edit is about in few pieces: all of its lines in one, then what we add.
+    public static func writeUsualResponse(
+        _ head: Head, closes: Bool, date: UnsafeBufferPointer<UInt8>, via: UnsafeBufferPointer<UInt8>,
+        to out: inout ByteWriter
+    ) {
+        out.append(head.storage.pointee.bytes, count: head.storage.pointee.byteCount &- 2)
+        if !head.storage.pointee.facts.contains(.date) {
+            out.append("Date: ")
+            out.append(date)
+            out.append("\r\n")
+        }
+        if !via.isEmpty {
+            out.append("Via: 1.1")
+            out.append(via)
+            out.append("\r\n")
+        }
+        if closes { out.append("Connection: close\r\n") }
+        out.append("\r\n")
+    }
+
     // MARK: Requests
 
     /// Writes the request's head for the upstream.
@@ -31,10 +108,6 @@ public struct HeadRewrite {
     ) {
         let storage = head.storage
         let facts = storage.pointee.facts
-        if edits.isEmpty, isUsualRequest(facts) {
-            writeUsualRequest(facts, to: &out)
-            return
-        }
         // A request line in origin-form and HTTP/1.1 is already what we would write: it begins the first run.
         let startLineEnd = storage.pointee.target.end + 11  // " HTTP/1.x\r\n"
         let startLineIsOurs = facts.isDisjoint(with: [.absoluteForm, .isHTTP10])
@@ -171,40 +244,6 @@ public struct HeadRewrite {
         out.append("\r\n")
     }
 
-    /// Whether every line passes on as it came, and what we add has its usual form.
-    private func isUsualRequest(_ facts: HeadFacts) -> Bool {
-        facts.contains(.host) && values?.peer.hasShortText == true
-            && facts.isDisjoint(with: [.needsRewriting, .nominates, .absoluteForm, .isHTTP10, .authorityIsNoToken])
-    }
-
-    /// The usual request in few pieces: all of its lines in one, then what we add.
-    private func writeUsualRequest(_ facts: HeadFacts, to out: inout ByteWriter) {
-        guard let values else { return }
-        out.append(head.storage.pointee.bytes, count: head.storage.pointee.byteCount - 2)
-        out.append("X-Forwarded-For: ")
-        values.peer.writeAddress(to: &out)
-        out.append("\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
-        out.append(authority)
-        out.append("\r\nForwarded: for=")
-        values.peer.writeAddress(to: &out)
-        out.append(";host=")
-        out.append(authority)
-        if via.isEmpty {
-            out.append(";proto=http\r\n")
-        } else {
-            out.append(";proto=http\r\nVia: 1.1")
-            out.append(via)
-            out.append("\r\n")
-        }
-        if !facts.contains(.requestID) {
-            out.append("X-Request-Id: ")
-            values.requestID.write(to: &out)
-            out.append("\r\n\r\n")
-        } else {
-            out.append("\r\n")
-        }
-    }
-
     private func writeRequestID(to out: inout ByteWriter) {
         out.append("X-Request-Id: ")
         values?.requestID.write(to: &out)
@@ -316,12 +355,6 @@ public struct HeadRewrite {
     ) {
         let storage = head.storage
         let facts = storage.pointee.facts
-        if edits.isEmpty, isUsualResponse(facts, isToHTTP10: isToHTTP10) {
-            out.append(storage.pointee.bytes, count: storage.pointee.byteCount - 2)
-            writeOwnResponseFields(facts, isToHTTP10: false, closes: closes, date: date, edits: edits, to: &out)
-            out.append("\r\n")
-            return
-        }
         // A status line of HTTP/1.1 with its reason, or the space for one, is already what we would write.
         let startLineIsOurs = !facts.contains(.isHTTP10) && storage.pointee.reason.start != 0
         if !startLineIsOurs { writeStatusLine(to: &out) }
@@ -380,19 +413,6 @@ public struct HeadRewrite {
         writeOwnResponseFields(facts, isToHTTP10: isToHTTP10, closes: closes, date: date, edits: edits, to: &out)
         if !edits.isEmpty { writeEdits(edits, exceptHost: false, to: &out) }
         out.append("\r\n")
-    }
-
-    /// Whether every line passes on as it came.
-    private func isUsualResponse(_ facts: HeadFacts, isToHTTP10: Bool) -> Bool {
-        let storage = head.storage
-        let isFramedAsItCame =
-            switch storage.pointee.framing {
-            case .length: true
-            case .none: storage.pointee.status != 204
-            case .chunked, .untilClose: false
-            }
-        return isFramedAsItCame && !isToHTTP10 && storage.pointee.reason.start != 0
-            && facts.isDisjoint(with: [.needsRewriting, .nominates, .isHTTP10])
     }
 
     private func writeOwnResponseFields(

@@ -36,6 +36,10 @@ public struct Peer: Sendable {
     /// Whether the text is kept: for IPv4 addresses alone, which are also all that Forwarded takes without quotes.
     @inline(__always) var hasShortText: Bool { textCount > 0 }
 
+    @inline(__always) func writeShortText(to out: inout ByteWriter) {
+        out.append(short: text, count: Int(textCount))
+    }
+
     /// Writes the address, or `unix:`.
     public func writeAddress(to out: inout ByteWriter) {
         if isUnix {

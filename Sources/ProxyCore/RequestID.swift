@@ -2,34 +2,48 @@
 
 import Bytes
 
-/// 128 random bits that name a request, written as 32 hexadecimal digits.
+/// 128 random bits that name a request, written as 32 hexadecimal digits. The first half is a worker's own and kept
+/// as text.
 public struct RequestID: Sendable, Equatable {
-    /// The first half.
-    public var high: UInt64
-    /// The second half.
-    public var low: UInt64
+    private let prefix: (UInt64, UInt64)
+    private let low: UInt64
 
-    /// An identity.
+    /// An identity from random bits.
     public init(high: UInt64, low: UInt64) {
-        self.high = high
+        prefix = (Self.digits(high >> 32), Self.digits(high & 0xFFFF_FFFF))
         self.low = low
     }
 
+    /// Another identity with the same first half.
+    public func next(low: UInt64) -> RequestID { RequestID(prefix: prefix, low: low) }
+
+    private init(prefix: (UInt64, UInt64), low: UInt64) {
+        self.prefix = prefix
+        self.low = low
+    }
+
+    /// Whether both name the same request.
+    public static func == (one: RequestID, other: RequestID) -> Bool {
+        one.prefix == other.prefix && one.low == other.low
+    }
+
     /// Writes its 32 digits.
+    @inline(__always)
     public func write(to out: inout ByteWriter) {
         guard out.capacity - out.count >= 32 else {
             out.isOverfull = true
             return
         }
         let place = UnsafeMutableRawPointer(out.base + out.count)
-        place.storeBytes(of: Self.digits(high >> 32), as: UInt64.self)
-        place.storeBytes(of: Self.digits(high & 0xFFFF_FFFF), toByteOffset: 8, as: UInt64.self)
+        place.storeBytes(of: prefix.0, as: UInt64.self)
+        place.storeBytes(of: prefix.1, toByteOffset: 8, as: UInt64.self)
         place.storeBytes(of: Self.digits(low >> 32), toByteOffset: 16, as: UInt64.self)
         place.storeBytes(of: Self.digits(low & 0xFFFF_FFFF), toByteOffset: 24, as: UInt64.self)
-        out.count += 32
+        out.count &+= 32
     }
 
     /// Eight hexadecimal digits in one word: nibbles spread to bytes, then `0`...`9` or `a`...`f` by arithmetic.
+    @inline(__always)
     private static func digits(_ value: UInt64) -> UInt64 {
         var spread = value
         spread = (spread | spread << 16) & 0x0000_FFFF_0000_FFFF

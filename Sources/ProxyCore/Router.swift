@@ -1,5 +1,5 @@
-// Which route a request goes to: by host, then by path. Host: the exact name, then the longest `*.` pattern, then
-// the listener's own routes. Path: the exact route, then the longest prefix at a segment boundary. One hash over
+// Which route a request goes to: by host, then by path. Host: the exact name, then the longest `*.` pattern; a host
+// in neither takes the listener's own routes. Path: the exact route, then the longest prefix at a segment boundary. One hash over
 // the bytes serves all prefixes of a path, so a lookup costs one pass whatever the number of routes.
 
 import Bytes
@@ -116,6 +116,8 @@ public struct Router {
     private let hasHosts: Bool
     private let tables: UnsafeBufferPointer<PathTable>
     private let defaultTable: Int?
+    /// Whether there is one route, and it matches everything.
+    private let isCatchAll: Bool
     private let routes: UnsafeBufferPointer<CompiledRoute>
 
     init(_ hosts: [VirtualHost], upstreams: [Upstream], in arena: Arena) {
@@ -144,6 +146,8 @@ public struct Router {
         exactHosts = ByteTable(exact, in: arena)
         suffixHosts = ByteTable(suffixes, in: arena)
         hasHosts = !exact.isEmpty || !suffixes.isEmpty
+        let only = hosts.flatMap(\.routes)
+        isCatchAll = !hasHosts && only.count == 1 && only[0].path == "/" && !only[0].isExact
         self.tables = UnsafeBufferPointer(arena.copy(tables))
         self.defaultTable = defaultTable
         routes = UnsafeBufferPointer(arena.copy(compiled))
@@ -151,6 +155,10 @@ public struct Router {
 
     /// Finds the route of the request whose head is in the scratch; nil if none matches.
     public func route(_ head: Head) -> UnsafePointer<CompiledRoute>? {
+        isCatchAll ? routes.baseAddress.map { UnsafePointer($0) } : search(head)
+    }
+
+    private func search(_ head: Head) -> UnsafePointer<CompiledRoute>? {
         let storage = head.storage
         let bytes = storage.pointee.bytes
         let target = storage.pointee.originForm
@@ -166,10 +174,9 @@ public struct Router {
         }
         if hasHosts, !storage.pointee.authority.isEmpty {
             let host = head.bytes(head.hostOnly(storage.pointee.authority))
-            if let base = host.baseAddress, let table = table(ofHost: base, count: host.count),
-                let index = tables[table].find(path, count: count)
-            {
-                return routes.baseAddress.map { $0 + index }
+            if let base = host.baseAddress, let table = table(ofHost: base, count: host.count) {
+                // A host that has a section has that one alone: nothing leaks to it from the others.
+                return tables[table].find(path, count: count).flatMap { index in routes.baseAddress.map { $0 + index } }
             }
         }
         guard let defaultTable, let index = tables[defaultTable].find(path, count: count) else { return nil }

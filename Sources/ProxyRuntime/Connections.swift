@@ -68,7 +68,7 @@ struct DownstreamConnection {
     var outbound = Buffer()
     var exchange: UnsafeMutablePointer<ExchangeSlot>?
     let listener: UnsafeMutablePointer<ListenerState>
-    let peer: Peer
+    var peer: Peer
     /// When the head's first byte came, or lingering began; milliseconds.
     var phaseStartMilliseconds: UInt64 = 0
     /// What the peer had not acknowledged when the send timer was looked at last.
@@ -158,7 +158,7 @@ struct ExchangeSlot {
     let listener: UnsafePointer<CompiledListener>
     let route: UnsafePointer<CompiledRoute>?
     /// The worker's snapshot that `listener` and `route` belong to.
-    let snapshot: Int
+    let snapshot: UnsafeMutablePointer<SnapshotSlot>
     var upstreamState: UnsafeMutablePointer<UpstreamState>?
     /// The server that is tried, by its index in the upstream; -1 while none is.
     var serverIndex = -1
@@ -191,7 +191,8 @@ struct ExchangeSlot {
 
     init(
         token: SlabToken, kind: UInt8, machine: Exchange, downstream: UnsafeMutablePointer<DownstreamConnection>,
-        listener: UnsafePointer<CompiledListener>, route: UnsafePointer<CompiledRoute>?, snapshot: Int,
+        listener: UnsafePointer<CompiledListener>, route: UnsafePointer<CompiledRoute>?,
+        snapshot: UnsafeMutablePointer<SnapshotSlot>,
         requestID: RequestID, head: Head, wallMicroseconds: UInt64
     ) {
         self.token = token

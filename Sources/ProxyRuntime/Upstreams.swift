@@ -141,6 +141,10 @@ struct UpstreamState {
     var queue: [SlabToken] = []
     let queueCountMax: Int
     let idleConnectionsMax: Int
+    /// Whether any server has a `max_exchanges`.
+    let isBounded: Bool
+    /// Whether there is nothing to choose and nothing to count.
+    let hasOneServer: Bool
 
     init(_ configuration: Upstream, servers: [UnsafeMutablePointer<ServerState>], workerCount: Int) {
         self.configuration = configuration
@@ -149,6 +153,8 @@ struct UpstreamState {
         // As many may wait as may run: more would only wait longer than anybody does.
         let running = configuration.servers.compactMap(\.exchangesMax).reduce(0, +)
         queueCountMax = max(16, (running + workerCount - 1) / workerCount)
+        isBounded = configuration.servers.contains { $0.exchangesMax != nil }
+        hasOneServer = servers.count == 1 && !isBounded
         idleConnectionsMax = (configuration.keepalive.connectionsMax + workerCount - 1) / workerCount
     }
 }

@@ -175,7 +175,14 @@ extension Worker {
         connection.pointee.state.remove(.isProcessing)
         if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
         keepRest(of: input, from: offset, connection, isScratch: isScratch)
-        if connection.pointee.phase != .closed { updateTimer(connection) }
+        if connection.pointee.phase == .exchanging, connection.pointee.outbound.isEmpty,
+            connection.pointee.exchange?.pointee.machine.requestSide == .ended
+        {
+            // Nothing is awaited from the client: should the timer that still runs end, it means nothing.
+            connection.pointee.timerPurpose = .none
+        } else if connection.pointee.phase != .closed {
+            updateTimer(connection)
+        }
     }
 
     /// - Returns: whether there may be another event.

@@ -51,7 +51,7 @@ extension Worker {
                     edits: route.pointee.responseEdits, context: context, to: &out)
             }
         case .upstream(let index):
-            exchange.pointee.upstreamState = hot.pointee.snapshots[hot.pointee.currentSnapshot].upstreams[index]
+            exchange.pointee.upstreamState = hot.pointee.snapshot.pointee.upstreams[index]
             exchange.pointee.machine.upstreamSought()
             seek(exchange)
         }
@@ -75,10 +75,10 @@ extension Worker {
         let exchange = exchanges.insert { token in
             ExchangeSlot(
                 token: token, kind: TokenKind.exchange, machine: machine, downstream: connection, listener: listener,
-                route: route, snapshot: hot.pointee.currentSnapshot, requestID: nextRequestID(), head: head,
+                route: route, snapshot: hot.pointee.snapshot, requestID: nextRequestID(), head: head,
                 wallMicroseconds: nowMicroseconds &+ hot.pointee.wallOffsetMicroseconds)
         }.place
-        hot.pointee.snapshots[hot.pointee.currentSnapshot].holderCount += 1
+        hot.pointee.snapshot.pointee.holderCount += 1
         connection.pointee.exchange = exchange
         connection.pointee.phase = .exchanging
         if let limit = listener.pointee.timers.requestMilliseconds {
@@ -135,7 +135,7 @@ extension Worker {
             target: head.bytes(storage.pointee.target), receivedRequestID: received,
             requestID: exchange.pointee.requestID, peer: exchange.pointee.downstream.pointee.peer,
             listenerName: exchange.pointee.listener.pointee.name, route: exchange.pointee.route,
-            nodeName: hot.pointee.snapshots[exchange.pointee.snapshot].snapshot.nodeName)
+            nodeName: exchange.pointee.snapshot.pointee.snapshot.nodeName)
     }
 
     /// Values of variables, from what is remembered of the request.
@@ -145,7 +145,7 @@ extension Worker {
             authority: memo.bytes(memo.authority), method: memo.bytes(memo.method), target: memo.bytes(memo.target),
             receivedRequestID: memo.bytes(memo.requestID), requestID: exchange.pointee.requestID,
             peer: exchange.pointee.downstream.pointee.peer, listenerName: exchange.pointee.listener.pointee.name,
-            route: exchange.pointee.route, nodeName: hot.pointee.snapshots[exchange.pointee.snapshot].snapshot.nodeName)
+            route: exchange.pointee.route, nodeName: exchange.pointee.snapshot.pointee.snapshot.nodeName)
     }
 
     // MARK: Actions
@@ -273,7 +273,7 @@ extension Worker {
         wheel.remove(&exchange.pointee.timer)
         pool.release(&exchange.pointee.retained)
         pool.release(&exchange.pointee.memo.block)
-        hot.pointee.snapshots[exchange.pointee.snapshot].holderCount -= 1
+        exchange.pointee.snapshot.pointee.holderCount -= 1
         exchange.pointee.downstream.pointee.exchange = nil
         exchanges.free(exchange.pointee.token)
     }

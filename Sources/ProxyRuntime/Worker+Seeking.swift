@@ -33,11 +33,16 @@ extension Worker {
 
     /// - Returns: whether one was free; it is counted for this exchange then.
     private func chooseServer(_ exchange: ExchangePointer, _ state: UnsafeMutablePointer<UpstreamState>) -> Bool {
+        if state.pointee.hasOneServer {
+            exchange.pointee.serverIndex = 0
+            exchange.pointee.triedServers = 1
+            return true
+        }
         var full: UInt64 = 0
         for _ in 0..<state.pointee.balancer.serverCount {
             let index = state.pointee.balancer.choose(excluding: exchange.pointee.triedServers | full)
             let bit: UInt64 = 1 << UInt64(min(index, 63))
-            if let max = state.pointee.configuration.servers[index].exchangesMax {
+            if state.pointee.isBounded, let max = state.pointee.configuration.servers[index].exchangesMax {
                 if !state.pointee.servers[index].pointee.shared.takePermit(max: max) {
                     state.pointee.balancer.release(index)
                     full |= bit
@@ -92,7 +97,7 @@ extension Worker {
         hot.pointee.resolveWaiters = []
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
-                exchange.pointee.upstream == nil, exchange.pointee.isCounted
+                exchange.pointee.upstream == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
             else { continue }
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             connectToServer(exchange)
@@ -133,13 +138,23 @@ extension Worker {
     /// Writes the request's head, from the scratch, into what this turn has collected for the upstream.
     func writeHead(of exchange: ExchangePointer) {
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
+        let via = exchange.pointee.listener.pointee.via
+        let connection = exchange.pointee.downstream
+        if route.pointee.requestEdits.isEmpty, HeadRewrite.isUsualRequest(head, from: &connection.pointee.peer) {
+            let fits = toUpstream.write {
+                HeadRewrite.writeUsualRequest(
+                    head, from: &connection.pointee.peer, requestID: exchange.pointee.requestID, via: via, to: &$0)
+            }
+            precondition(fits, "a head is larger than its bounds allow")
+            return
+        }
         let authority: UnsafeBufferPointer<UInt8>
         if let state = exchange.pointee.upstreamState {
             authority = state.pointee.servers[max(0, exchange.pointee.serverIndex)].pointee.authority
         } else {
             authority = UnsafeBufferPointer(start: nil, count: 0)
         }
-        let rewrite = HeadRewrite(head, values: values(of: exchange), via: exchange.pointee.listener.pointee.via)
+        let rewrite = HeadRewrite(head, values: values(of: exchange), via: via)
         let fits = toUpstream.write {
             rewrite.writeRequest(edits: route.pointee.requestEdits, serverAuthority: authority, to: &$0)
         }
@@ -262,10 +277,9 @@ extension Worker {
 
     /// A place at a server may be free: the first in each queue that can use it takes it.
     func serveQueues(ofServer server: Int) {
-        for slot in hot.pointee.snapshots {
-            for state in slot.upstreams where state.pointee.servers.contains(where: { $0.pointee.index == server }) {
-                serveQueue(state)
-            }
+        for state in hot.pointee.snapshot.pointee.upstreams
+        where state.pointee.servers.contains(where: { $0.pointee.index == server }) {
+            serveQueue(state)
         }
     }
 

@@ -95,7 +95,6 @@ extension Worker {
                 schedule(exchange.pointee.downstream)
             }
         }
-        updateTimer(connection)
     }
 
     func forwardRequestContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
@@ -268,13 +267,13 @@ extension Worker {
         let downstream = first.pointee.downstream
         first.pointee.machine.responseBytesReceived()
         if !first.pointee.retained.isEmpty { pool.release(&first.pointee.retained) }
+        let limits = HeadLimits(
+            headBytesMax: responseHeadBytesMax(first), fieldsMax: head.fieldsCapacity, targetBytesMax: 0)
         var offset = 0
         connection.pointee.state.insert(.isProcessing)
         decoding: while connection.pointee.phase == .busy, let exchange = connection.pointee.exchange,
             exchange == first
         {
-            let limits = HeadLimits(
-                headBytesMax: responseHeadBytesMax(exchange), fieldsMax: head.fieldsCapacity, targetBytesMax: 0)
             let event = connection.pointee.decoder.next(input, from: &offset, into: head, limits: limits)
             switch event {
             case .needsInput: break decoding
@@ -360,12 +359,19 @@ extension Worker {
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         let isToHTTP10 = exchange.pointee.isHTTP10
         exchange.pointee.responseFraming = HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
-        let values = route.pointee.responseEdits.isEmpty ? nil : rememberedValues(of: exchange)
-        let rewrite = HeadRewrite(head, values: values, via: exchange.pointee.listener.pointee.via)
-        write(to: exchange.pointee.downstream) {
-            rewrite.writeResponse(
-                edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10,
-                closes: exchange.pointee.machine.closesDownstream, date: self.date, to: &$0)
+        let via = exchange.pointee.listener.pointee.via
+        let closes = exchange.pointee.machine.closesDownstream
+        if route.pointee.responseEdits.isEmpty, !isToHTTP10, HeadRewrite.isUsualResponse(head) {
+            write(to: exchange.pointee.downstream) {
+                HeadRewrite.writeUsualResponse(head, closes: closes, date: date, via: via, to: &$0)
+            }
+        } else {
+            let values = route.pointee.responseEdits.isEmpty ? nil : rememberedValues(of: exchange)
+            let rewrite = HeadRewrite(head, values: values, via: via)
+            write(to: exchange.pointee.downstream) {
+                rewrite.writeResponse(
+                    edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10, closes: closes, date: date, to: &$0)
+            }
         }
         // With a final head the wait for request content is not the client's fault any more.
         if exchange.pointee.machine.requestSide == .receiving { updateTimer(exchange.pointee.downstream) }

@@ -90,6 +90,8 @@ final class Worker {
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
     let dateText: UnsafeMutablePointer<UInt8>
     let ring: LogRing?
+    /// The first half of every request's identity.
+    let requestIDs: RequestID
 
     /// What changes all the time, behind a pointer: properties of a class are checked for exclusive access at run
     /// time, at about fifty instructions each.
@@ -111,8 +113,8 @@ final class Worker {
         var dateSecond: UInt64 = 0
         var randomLow: UInt64
         var randomHigh: UInt64
-        var snapshots: [SnapshotSlot] = []
-        var currentSnapshot = 0
+        /// The snapshot that new exchanges take.
+        var snapshot: UnsafeMutablePointer<SnapshotSlot>
         /// Exchanges that wait for a server's addresses.
         var resolveWaiters: [SlabToken] = []
         var agenda: [ReadinessToken] = []
@@ -128,11 +130,13 @@ final class Worker {
         self.number = number
         epoll = try Epoll(batchMax: 256)
         let now = Clock.monotonicMicroseconds()
-        let random = Process.randomWords(2)
+        let random = Process.randomWords(3)
+        requestIDs = RequestID(high: random[2], low: 0)
         hot = .allocate(capacity: 1)
         hot.initialize(
             to: HotState(
-                nowMicroseconds: now, nowMilliseconds: now / 1000, randomLow: random[0], randomHigh: random[1] | 1))
+                nowMicroseconds: now, nowMilliseconds: now / 1000, randomLow: random[0], randomHigh: random[1] | 1,
+                snapshot: .allocate(capacity: 1)))
         wheel = TimerWheel(nowMilliseconds: now / 1000)
         pool = BufferPool(freeBytesMax: 1 << 20)
         downstreams = Slab()
@@ -163,7 +167,7 @@ final class Worker {
                     workerCount: shared.workerCount))
             return state
         }
-        hot.pointee.snapshots = [SnapshotSlot(snapshot: snapshot, upstreams: states)]
+        hot.pointee.snapshot.initialize(to: SnapshotSlot(snapshot: snapshot, upstreams: states))
 
         listeners = .allocate(capacity: max(1, sockets.count))
         listenerCount = sockets.count
@@ -184,13 +188,13 @@ final class Worker {
     }
 
     deinit {
-        for slot in hot.pointee.snapshots {
-            for state in slot.upstreams {
-                state.pointee.balancer.destroy()
-                state.deinitialize(count: 1)
-                state.deallocate()
-            }
+        for state in hot.pointee.snapshot.pointee.upstreams {
+            state.pointee.balancer.destroy()
+            state.deinitialize(count: 1)
+            state.deallocate()
         }
+        hot.pointee.snapshot.deinitialize(count: 1)
+        hot.pointee.snapshot.deallocate()
         for index in 0..<serverCount {
             servers[index].destroy()
             (servers + index).deinitialize(count: 1)
@@ -350,7 +354,9 @@ final class Worker {
         for index in 0..<listenerCount where !listeners[index].isShared { Socket.close(listeners[index].socket) }
         downstreams.forEach { connection in
             switch connection.pointee.phase {
-            case .idle: beginClosing(connection)
+            case .idle:
+                // What is written but not taken yet is still delivered.
+                if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
             case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
             case .receivingHead, .flushing, .lingering, .closed: break
             }
@@ -375,9 +381,9 @@ final class Worker {
 
     // MARK: Odds and ends
 
-    /// 128 random bits that nobody can guess from earlier ones without work; they name requests, they protect none.
+    /// Random bits that nobody can guess from earlier ones without work; they name requests, they protect none.
     func nextRequestID() -> RequestID {
-        RequestID(high: nextRandom(), low: nextRandom())
+        requestIDs.next(low: nextRandom())
     }
 
     /// xorshift128+.

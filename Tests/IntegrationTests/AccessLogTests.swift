@@ -1,0 +1,189 @@
+// The access log: what a record says, and that nobody can forge one.
+
+import Glibc
+import Testing
+
+@Suite struct AccessLogTests {
+    @Test func jsonSaysWhatHappened() throws {
+        let origin = Origin.serving { wire, _ in
+            try wire.send(head("HTTP/1.1 103 Early Hints"))
+            try wire.ok("hello")
+        }
+        let proxy = try Headfirst(to: origin, log: "stdout format=json")
+        let client = try proxy.connect()
+        try client.ask(
+            "POST /a?b HTTP/1.1", "User-Agent: agent", "Referer: there", "X-Request-Id: id-1", "Content-Length: 3",
+            content: "abc")
+        _ = try client.response()
+        _ = try client.response()
+        try client.ask("GET /second HTTP/1.0")
+        _ = try client.response()
+        let lines = try proxy.accessLog.lines(2).map { try JSON($0) }
+        let first = lines[0]
+        let expected = [
+            "client": "127.0.0.1", "method": "POST", "target": "/a?b", "host": "test", "protocol": "HTTP/1.1",
+            "status": "200", "request_bytes": "3", "response_bytes": "5", "listener": "main", "route": "/",
+            "upstream": "origin", "server": origin.address.text, "tries": "1", "reused": "false",
+            "request_id": "id-1", "user_agent": "agent", "referer": "there", "termination": "complete",
+        ]
+        for (key, value) in expected { #expect(first[key] == value, "\(key)") }
+        for key in ["request", "connect", "interim", "head", "content", "total"] {
+            #expect(Double(first["\(key)_seconds"] ?? "").map { $0 < 4 } == true, "\(key)_seconds")
+        }
+        #expect(first["time"]?.hasSuffix("Z") == true)
+        #expect(lines[1]["protocol"] == "HTTP/1.0")
+        #expect(lines[1]["reused"] == "true")
+        #expect(lines[1]["user_agent"] == "null")
+    }
+
+    @Test("The reason of an end", arguments: [
+        ("GET / HTTP/1.1\r\n\r\n", "request_refused", "400"),
+        ("GET /none HTTP/1.1\r\nHost: t\r\n\r\n", "no_route", "404"),
+        ("CONNECT t:1 HTTP/1.1\r\nHost: t:1\r\n\r\n", "method_not_allowed", "405"),
+        ("POST /up HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\n", "request_too_long", "413"),
+        ("GET /up/cut HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_truncated", "200"),
+        ("GET /up/bad HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_malformed", "502"),
+        ("GET /up/close HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_closed", "502"),
+        ("GET /up/slow HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_timeout", "504"),
+        ("GET /refused HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_refused", "502"),
+    ])
+    func termination(request: String, reason: String, status: String) throws {
+        let origin = Origin { wire, _ in
+            let request = try wire.request()
+            switch request.target {
+            case "/up/cut": try wire.send(head("HTTP/1.1 200 OK", "Content-Length: 9") + "cut")
+            case "/up/bad": try wire.send("bad\r\n\r\n")
+            case "/up/slow": _ = wire.drain()
+            default: return
+            }
+        }
+        let closed = Wire(Address.ipv4(port: 0).makeSocket())
+        let nobody = Address.ipv4(port: 0)
+        _ = nobody.withSocketAddress { bind(closed.descriptor, $0, $1) }
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log stdout format=json; response_head_timeout 200ms;
+                upstream up { server \(origin.address.text); }
+                upstream nobody { server \(nobody.bound(to: closed.descriptor).text); }
+                listener main {
+                    bind 127.0.0.1:0;
+                    route /up { upstream up; content_max 10; }
+                    route /refused { upstream nobody; }
+                }
+                """, origins: [origin])
+        let client = try proxy.connect()
+        try client.send(request)
+        let line = try JSON(try proxy.accessLog.lines(1)[0])
+        #expect(line["termination"] == reason)
+        #expect(line["status"] == status)
+    }
+
+    @Test func aClientThatLeavesIsLogged() throws {
+        let came = Handoff<Void>()
+        let origin = Origin.serving { wire, _ in
+            came.give()
+            _ = wire.drain()
+        }
+        let proxy = try Headfirst(to: origin, log: "stdout format=json")
+        let client = try proxy.connect()
+        try client.ask()
+        try came.take()
+        client.reset()
+        let line = try JSON(try proxy.accessLog.lines(1)[0])
+        #expect(line["termination"] == "client_aborted")
+        #expect(line["status"] == "0")
+    }
+
+    @Test("Nobody can forge a record", arguments: ["json", "combined"])
+    func injection(format: String) throws {
+        let proxy = try Headfirst(to: Origin.serving(), log: "stdout format=\(format)")
+        let client = try proxy.connect()
+        let evil = "\"}\\\" \u{e9}\u{2028} \t \\n{\"status\":1"
+        try client.ask("GET /\"\\{} HTTP/1.1", "User-Agent: \(evil)", "Referer: \(evil)")
+        #expect(try client.response().status == 200)
+        try client.send("GET /bad\u{1}\r\n\"x\": 1\r\n\r\n")
+        #expect(try client.response().status == 400)
+        let lines = try proxy.accessLog.lines(2)
+        #expect(lines.count == 2)
+        for line in lines {
+            #expect(line.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7F })
+            if format == "json" { _ = try JSON(line) }
+        }
+        if format == "combined" {
+            // What stands between quotes has none of its own.
+            #expect(lines[0].count { $0 == "\"" } == 6)
+            #expect(lines[0].hasPrefix("127.0.0.1 - - ["))
+        }
+    }
+
+    @Test func combinedIsTheOldForm() throws {
+        let proxy = try Headfirst(to: Origin.serving(), log: "stdout")
+        let client = try proxy.connect()
+        try client.ask("GET /a HTTP/1.1", "User-Agent: agent")
+        _ = try client.response()
+        let line = try proxy.accessLog.lines(1)[0]
+        #expect(line.hasSuffix("] \"GET /a HTTP/1.1\" 200 2 \"-\" \"agent\""))
+    }
+
+    @Test func aFileIsAppendedTo() throws {
+        let folder = Folder()
+        let file = folder.write("before\n", to: "access.log")
+        let configuration = """
+            workers 2; access_log \(file) format=json; error_log stderr level=info format=json;
+            listener main { bind 127.0.0.1:0; route / { respond 200 ok; } }
+            """
+        // The harness finds the port in a text log only, so this one says where it listens by a socket's path.
+        let path = "\(folder.path)/proxy.sock"
+        let proxy = try Headfirst(
+            configuration: configuration.split(separator: "bind 127.0.0.1:0").joined(separator: "bind unix:\(path)")
+                .split(separator: " format=json;\nlistener").joined(separator: ";\nlistener"))
+        let client = try Address.unix(path: path).connect()
+        try client.ask()
+        _ = try client.response()
+        client.close()
+        proxy.terminate()
+        #expect(try proxy.command.exitCode() == 0)
+        let descriptor = open(file, O_RDONLY | O_CLOEXEC)
+        var room = [UInt8](repeating: 0, count: 4096)
+        let count = read(descriptor, &room, room.count)
+        close(descriptor)
+        let lines = String(decoding: room[..<max(0, count)], as: UTF8.self).split(separator: "\n")
+        #expect(lines.count == 2)
+        #expect(lines[0] == "before")
+        #expect(try JSON(String(lines[1]))["status"] == "200")
+    }
+
+    @Test func aDestinationThatCannotBeWrittenHarmsNobody() throws {
+        let proxy = try Headfirst(to: Origin.serving(), log: "/dev/full")
+        let client = try proxy.connect()
+        for _ in 0..<20 {
+            try client.ask()
+            #expect(try client.response().status == 200)
+        }
+        #expect(try !proxy.errorLog.line(with: "the access log lost records").isEmpty)
+    }
+
+    @Test func aDestinationThatNobodyReadsHarmsNobodyAndDoesNotHoldUpTheEnd() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        let (reading, writing) = (ends[0], ends[1])
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        defer { close(reading) }
+        let origin = Origin.serving()
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log stdout format=json; shutdown_grace 500ms;
+                upstream origin { server \(origin.address.text); }
+                listener main { bind 127.0.0.1:0; route / { upstream origin; } }
+                """, origins: [origin], standardOutput: writing)
+        close(writing)
+        let client = try proxy.connect()
+        for _ in 0..<1000 {
+            try client.ask()
+            #expect(try client.response().status == 200)
+        }
+        client.close()
+        proxy.terminate()
+        #expect(try proxy.command.exitCode(milliseconds: 3000) == 0)
+    }
+}
