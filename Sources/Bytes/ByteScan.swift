@@ -67,8 +67,10 @@ public enum ByteScan {
         var index = from
         while index &+ 8 <= end {
             let word = load(bytes, index)
+            // Below 0x21, 0x7F, from 0x80 on; what is flagged by a borrow or a carry lies above what is flagged rightly.
+            let hash = word ^ (ones &* UInt64(UInt8(ascii: "#")))
             let hits =
-                less(word, than: 0x21) | equal(word, 0x7F) | equal(word, UInt8(ascii: "#")) | (word & highs)
+                ((word &- ones &* 0x21) | (word &+ ones) | word | ((hash &- ones) & ~hash)) & highs
             if hits != 0 { return index &+ hits.trailingZeroBitCount >> 3 }
             index &+= 8
         }

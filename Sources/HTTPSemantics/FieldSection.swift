@@ -87,7 +87,13 @@ extension Head {
     ) throws(HeadFault) {
         fields[index] = FieldLine(
             name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field, isDropped: false)
-        if field.isNoted { try note(value, field: field, index: index, isRequest: isRequest) }
+        guard field.isNoted else { return }
+        // Nearly every response has a Date, and to be there is all that it says.
+        if field == .date {
+            storage.pointee.facts.insert(.date)
+        } else {
+            try note(value, field: field, index: index, isRequest: isRequest)
+        }
     }
 
     @usableFromInline func note(_ value: ByteRange, field: KnownField, index: Int, isRequest: Bool) throws(HeadFault) {
@@ -140,8 +146,6 @@ extension Head {
             else { throw .maxForwards }
             storage.pointee.maxForwards = UInt32(number)
             storage.pointee.facts.insert([.maxForwards, .needsRewriting])
-        case .date:
-            storage.pointee.facts.insert(.date)
         case .xRequestID:
             storage.pointee.facts.insert(value.isEmpty ? .needsRewriting : .requestID)
         case .via:
@@ -150,7 +154,7 @@ extension Head {
             storage.pointee.facts.insert([.forwarding, .needsRewriting])
         case .trailer, .xForwardedProto, .xForwardedHost:
             storage.pointee.facts.insert(.needsRewriting)
-        case .other, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+        case .other, .date, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
             break
         }
     }

@@ -39,8 +39,8 @@ struct ListeningSockets {
         let host = address.isIPv4 ? "\(address)" : "[\(address)]"
         do {
             let probe = try Socket.bound(to: SocketAddress(address, port: port), shared: false)
+            // It never listens: a client that came to it would be reset when it closes.
             defer { Socket.close(probe) }
-            try Socket.listen(probe, backlog: 1)
             boundPort = try Socket.localAddress(of: probe).ip.port
         } catch {
             throw StartupError(at: bind.location, "cannot listen on \(host):\(port)", error)

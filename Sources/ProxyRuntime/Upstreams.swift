@@ -141,6 +141,11 @@ struct UpstreamState {
     var queue: [SlabToken] = []
     let queueCountMax: Int
     let idleConnectionsMax: Int
+    /// How long a connection may be idle, and how old it may be when it is taken; `.max` is off.
+    let idleMillisecondsMax: UInt64
+    let ageMillisecondsMax: UInt64
+    /// How many exchanges a connection may serve; `.max` is any number.
+    let exchangesPerConnectionMax: UInt32
     /// Whether any server has a `max_exchanges`.
     let isBounded: Bool
     /// Whether there is nothing to choose and nothing to count.
@@ -153,8 +158,12 @@ struct UpstreamState {
         // As many may wait as may run: more would only wait longer than anybody does.
         let running = configuration.servers.compactMap(\.exchangesMax).reduce(0, +)
         queueCountMax = max(16, (running + workerCount - 1) / workerCount)
+        let keepalive = configuration.keepalive
+        idleMillisecondsMax = keepalive.idleMilliseconds.map(UInt64.init) ?? .max
+        ageMillisecondsMax = keepalive.ageMilliseconds.map(UInt64.init) ?? .max
+        exchangesPerConnectionMax = keepalive.requestsMax.map { UInt32(clamping: $0) } ?? .max
         isBounded = configuration.servers.contains { $0.exchangesMax != nil }
         hasOneServer = servers.count == 1 && !isBounded
-        idleConnectionsMax = (configuration.keepalive.connectionsMax + workerCount - 1) / workerCount
+        idleConnectionsMax = (keepalive.connectionsMax + workerCount - 1) / workerCount
     }
 }

@@ -50,7 +50,7 @@ extension Worker {
                 consume(buffered, from: connection, isScratch: false)
             }
             readDownstream(connection)
-            noticeClientEnd(connection)
+            if connection.pointee.state.contains(.peerEnded) { noticeClientEnd(connection) }
         case .flushing:
             if connection.pointee.outbound.isEmpty { endSending(connection) }
         case .lingering: discardInput(connection)
@@ -60,9 +60,7 @@ extension Worker {
 
     /// A FIN that epoll told of while a request is being answered: its bytes need not be read to know (rule 9).
     private func noticeClientEnd(_ connection: DownstreamPointer) {
-        guard connection.pointee.phase == .exchanging, connection.pointee.state.contains(.peerEnded),
-            let exchange = connection.pointee.exchange
-        else { return }
+        guard connection.pointee.phase == .exchanging, let exchange = connection.pointee.exchange else { return }
         // A request that is still being received may be complete in what is unread; only `abort` does not care.
         if exchange.pointee.machine.onClientClose != .abort, exchange.pointee.machine.requestSide == .receiving {
             return
@@ -174,7 +172,7 @@ extension Worker {
         }
         connection.pointee.state.remove(.isProcessing)
         if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
-        keepRest(of: input, from: offset, connection, isScratch: isScratch)
+        if !isScratch || offset < input.count { keepRest(of: input, from: offset, connection, isScratch: isScratch) }
         if connection.pointee.phase == .exchanging, connection.pointee.outbound.isEmpty,
             connection.pointee.exchange?.pointee.machine.requestSide == .ended
         {

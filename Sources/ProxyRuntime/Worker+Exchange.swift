@@ -227,7 +227,8 @@ extension Worker {
     private func answerFailure(_ exchange: ExchangePointer) {
         guard let failure = exchange.pointee.machine.failure else { preconditionFailure("refused without a failure") }
         let fault = exchange.pointee.machine.fault
-        let format = exchange.pointee.route?.pointee.forwarding.errorFormat ?? exchange.pointee.listener.pointee.errorFormat
+        let format =
+            exchange.pointee.route?.pointee.forwarding.errorFormat ?? exchange.pointee.listener.pointee.errorFormat
         answer(exchange, status: failure.status(fault)) { context, out in
             LocalResponse.writeFailure(failure, fault: fault, format: format, context: context, to: &out)
         }

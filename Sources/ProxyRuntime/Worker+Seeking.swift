@@ -111,10 +111,7 @@ extension Worker {
         while let newest = server.pointee.idle.newestOwner, let connection = upstreams.find(newest.owner) {
             guard exchange.pointee.machine.mayReuse(idleMilliseconds: nowMilliseconds - newest.idleSinceMilliseconds)
             else { return nil }
-            let isTooOld =
-                state.pointee.configuration.keepalive.ageMilliseconds.map {
-                    nowMilliseconds - connection.pointee.createdMilliseconds >= UInt64($0)
-                } ?? false
+            let isTooOld = nowMilliseconds - connection.pointee.createdMilliseconds >= state.pointee.ageMillisecondsMax
             // What cannot be sent twice is worth a look first: an end may lie in the socket already.
             let isStale = !exchange.pointee.method.isIdempotent && Socket.hasNews(connection.pointee.socket)
             if isTooOld || isStale {

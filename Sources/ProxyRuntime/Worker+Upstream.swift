@@ -297,7 +297,7 @@ extension Worker {
         }
         if downstream.pointee.phase != .closed { flush(downstream) } else { toDownstream.clear() }
         connection.pointee.state.remove(.isProcessing)
-        keepRest(of: input, from: offset, connection, isScratch: isScratch)
+        if !isScratch || offset < input.count { keepRest(of: input, from: offset, connection, isScratch: isScratch) }
         // Before the final head only an interim one is progress: a head that trickles in is not.
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.responseSide == .relaying {
             updateTimer(connection)
@@ -434,10 +434,9 @@ extension Worker {
         guard let connection = exchange.pointee.upstream, let state = exchange.pointee.upstreamState else { return }
         exchange.pointee.upstream = nil
         connection.pointee.exchange = nil
-        let keepalive = state.pointee.configuration.keepalive
-        // The server ends its wait at about this time; a second earlier it still listens.
-        let peerIdleMilliseconds = UInt64(connection.pointee.peerIdleSeconds) * 1000
-        let isSpent = keepalive.requestsMax.map { Int(connection.pointee.exchangeCount) >= $0 } ?? false
+        // The server ends its wait at about the time it names; a second earlier it still listens.
+        let peerIdleMilliseconds = UInt64(connection.pointee.peerIdleSeconds) &* 1000
+        let isSpent = connection.pointee.exchangeCount >= state.pointee.exchangesPerConnectionMax
         guard connection.pointee.isPersistent, connection.pointee.outbound.isEmpty,
             !connection.pointee.state.contains(.isBroken), !connection.pointee.state.contains(.peerEnded),
             state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000, !hasUnread(connection)
@@ -449,10 +448,7 @@ extension Worker {
         connection.pointee.phase = .idle
         let server = connection.pointee.server
         server.pointee.idle.push(&connection.pointee.idleLink, nowMilliseconds: nowMilliseconds)
-        var deadline = after(keepalive.idleMilliseconds)
-        if connection.pointee.peerIdleSeconds != .max {
-            deadline = min(deadline, nowMilliseconds + peerIdleMilliseconds - 1000)
-        }
+        let deadline = nowMilliseconds &+ min(state.pointee.idleMillisecondsMax, peerIdleMilliseconds &- 1000)
         wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
         if server.pointee.idle.count > state.pointee.idleConnectionsMax,
             let oldest = server.pointee.idle.oldestOwner, let superfluous = upstreams.find(oldest)

@@ -36,17 +36,19 @@ import Testing
         #expect(lines[1]["user_agent"] == "null")
     }
 
-    @Test("The reason of an end", arguments: [
-        ("GET / HTTP/1.1\r\n\r\n", "request_refused", "400"),
-        ("GET /none HTTP/1.1\r\nHost: t\r\n\r\n", "no_route", "404"),
-        ("CONNECT t:1 HTTP/1.1\r\nHost: t:1\r\n\r\n", "method_not_allowed", "405"),
-        ("POST /up HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\n", "request_too_long", "413"),
-        ("GET /up/cut HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_truncated", "200"),
-        ("GET /up/bad HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_malformed", "502"),
-        ("GET /up/close HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_closed", "502"),
-        ("GET /up/slow HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_timeout", "504"),
-        ("GET /refused HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_refused", "502"),
-    ])
+    @Test(
+        "The reason of an end",
+        arguments: [
+            ("GET / HTTP/1.1\r\n\r\n", "request_refused", "400"),
+            ("GET /none HTTP/1.1\r\nHost: t\r\n\r\n", "no_route", "404"),
+            ("CONNECT t:1 HTTP/1.1\r\nHost: t:1\r\n\r\n", "method_not_allowed", "405"),
+            ("POST /up HTTP/1.1\r\nHost: t\r\nContent-Length: 11\r\n\r\n", "request_too_long", "413"),
+            ("GET /up/cut HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_truncated", "200"),
+            ("GET /up/bad HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_malformed", "502"),
+            ("GET /up/close HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_closed", "502"),
+            ("GET /up/slow HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_timeout", "504"),
+            ("GET /refused HTTP/1.1\r\nHost: t\r\n\r\n", "upstream_refused", "502"),
+        ])
     func termination(request: String, reason: String, status: String) throws {
         let origin = Origin { wire, _ in
             let request = try wire.request()

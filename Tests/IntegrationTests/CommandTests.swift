@@ -4,7 +4,8 @@ import Glibc
 import Testing
 
 @Suite struct CommandTests {
-    private static let good = "workers 1; access_log off; listener main { bind 127.0.0.1:0; route / { respond 200 ok; } }"
+    private static let good =
+        "workers 1; access_log off; listener main { bind 127.0.0.1:0; route / { respond 200 ok; } }"
 
     private func run(_ arguments: String...) throws -> (code: Int, output: String, errors: String) {
         let command = Command(arguments)
@@ -28,7 +29,8 @@ import Testing
     func mistakes(subcommand: String) throws {
         let folder = Folder()
         let file = folder.write(
-            "upstrem a { }\nlistener main {\n    bind 127.0.0.1:99999;\n    route / { upstream b; }\n}\n", to: "bad.conf")
+            "upstrem a { }\nlistener main {\n    bind 127.0.0.1:99999;\n    route / { upstream b; }\n}\n",
+            to: "bad.conf")
         let (code, _, errors) = try run(subcommand, "--config", file)
         #expect(code == 78)
         #expect(errors.contains("\(file):1:1: error: unknown directive \"upstrem\""))
@@ -44,9 +46,11 @@ import Testing
         #expect(errors.contains("/nowhere/proxy.conf"))
     }
 
-    @Test("A wrong command line is 64", arguments: [
-        ["fly"], ["run", "--confg", "x"], ["check", "a", "--config", "b"], ["run", "extra"],
-    ])
+    @Test(
+        "A wrong command line is 64",
+        arguments: [
+            ["fly"], ["run", "--confg", "x"], ["check", "a", "--config", "b"], ["run", "extra"],
+        ])
     func usage(arguments: [String]) throws {
         let command = Command(arguments)
         #expect(try command.exitCode() == 64)
@@ -64,7 +68,8 @@ import Testing
         let address = try Address.ipv4(port: 0).listening(on: socket.descriptor, backlog: 1)
         let folder = Folder()
         let file = folder.write(
-            "access_log off;\nlistener main {\n    bind \(address.text);\n    route / { respond 200; }\n}\n", to: "p.conf")
+            "access_log off;\nlistener main {\n    bind \(address.text);\n    route / { respond 200; }\n}\n",
+            to: "p.conf")
         let (code, _, errors) = try run("run", "--config", file)
         #expect(code == 71)
         // The directive's place, the address, the reason.
@@ -77,7 +82,8 @@ import Testing
     func unwritableLog(directive: String) throws {
         let folder = Folder()
         let file = folder.write(
-            "\(directive) /nowhere/at/all.log;\nlistener main { bind 127.0.0.1:0; route / { respond 200; } }", to: "p.conf")
+            "\(directive) /nowhere/at/all.log;\nlistener main { bind 127.0.0.1:0; route / { respond 200; } }",
+            to: "p.conf")
         let (code, _, errors) = try run("run", "--config", file)
         #expect(code == 71)
         #expect(errors.contains("log"))

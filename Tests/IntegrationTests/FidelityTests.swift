@@ -24,10 +24,12 @@ import Testing
         return try proxy.answer(to: head("GET / HTTP/1.1", "Host: test"))
     }
 
-    @Test("The target is not touched", arguments: [
-        "/a/../b/./c//d", "/%2e%2E/%00%zz?a=b&&c=%20", "/?", "/a?b?c=/../", "/*", "/a;b=c,d'e\"f",
-        "/{x}|\\^`[]", "/" + String(repeating: "a", count: 8000),
-    ])
+    @Test(
+        "The target is not touched",
+        arguments: [
+            "/a/../b/./c//d", "/%2e%2E/%00%zz?a=b&&c=%20", "/?", "/a?b?c=/../", "/*", "/a;b=c,d'e\"f",
+            "/{x}|\\^`[]", "/" + String(repeating: "a", count: 8000),
+        ])
     func target(target: String) throws {
         #expect(try received(head("GET \(target) HTTP/1.1", "Host: test")).target == target)
     }
@@ -97,9 +99,11 @@ import Testing
         #expect(response["X-End"] == "1")
     }
 
-    @Test("What a Connection field cannot take away", arguments: [
-        "Host", "Authorization", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded",
-    ])
+    @Test(
+        "What a Connection field cannot take away",
+        arguments: [
+            "Host", "Authorization", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded",
+        ])
     func protectedFromNomination(name: String) throws {
         let request = try received(
             head("GET / HTTP/1.1", "Host: test", "Connection: \(name)", "Authorization: Basic x"))

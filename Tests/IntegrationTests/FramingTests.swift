@@ -37,11 +37,13 @@ import Testing
         #expect(try client.response().text == "hello")
     }
 
-    @Test("HTTP/1.0 clients get no chunked", arguments: [
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum") + chunk("hello")
-            + "0\r\nX-Sum: 1\r\n\r\n",
-        head("HTTP/1.1 200 OK", "Connection: close") + "hello",
-    ])
+    @Test(
+        "HTTP/1.0 clients get no chunked",
+        arguments: [
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum") + chunk("hello")
+                + "0\r\nX-Sum: 1\r\n\r\n",
+            head("HTTP/1.1 200 OK", "Connection: close") + "hello",
+        ])
     func toHTTP10(response: String) throws {
         let (message, _) = try fetch(
             response, request: "GET / HTTP/1.0", thenCloses: response.contains("close"))
@@ -88,13 +90,15 @@ import Testing
         #expect(try seen.take().startLine == "POST /c HTTP/1.1")
     }
 
-    @Test("Answers without content keep the connection", arguments: [
-        ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK", "Content-Length: 12345")),
-        ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")),
-        ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK")),
-        ("GET / HTTP/1.1", head("HTTP/1.1 204 No Content")),
-        ("GET / HTTP/1.1", head("HTTP/1.1 304 Not Modified", "Content-Length: 77", "ETag: \"x\"")),
-    ])
+    @Test(
+        "Answers without content keep the connection",
+        arguments: [
+            ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK", "Content-Length: 12345")),
+            ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")),
+            ("HEAD / HTTP/1.1", head("HTTP/1.1 200 OK")),
+            ("GET / HTTP/1.1", head("HTTP/1.1 204 No Content")),
+            ("GET / HTTP/1.1", head("HTTP/1.1 304 Not Modified", "Content-Length: 77", "ETag: \"x\"")),
+        ])
     func withoutContent(request: String, response: String) throws {
         let (message, client) = try fetch(response, request: request)
         if response.contains("12345") { #expect(message["Content-Length"] == "12345") }

@@ -3,12 +3,14 @@
 import Testing
 
 @Suite struct HeadFirstTests {
-    @Test("A response's head arrives while its content does not exist yet", arguments: [
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"),
-        head("HTTP/1.1 200 OK", "Content-Length: 5"),
-        head("HTTP/1.1 200 OK", "Connection: close"),
-        head("HTTP/1.0 200 OK"),
-    ])
+    @Test(
+        "A response's head arrives while its content does not exist yet",
+        arguments: [
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"),
+            head("HTTP/1.1 200 OK", "Content-Length: 5"),
+            head("HTTP/1.1 200 OK", "Connection: close"),
+            head("HTTP/1.0 200 OK"),
+        ])
     func responseHead(response: String) throws {
         let go = Handoff<Void>()
         let origin = Origin { wire, _ in

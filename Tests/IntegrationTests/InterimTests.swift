@@ -66,9 +66,11 @@ import Testing
         #expect(try client.response().status == 200)
     }
 
-    @Test("Nothing interim for HTTP/1.0, nor where `interim` says so", arguments: [
-        ("GET / HTTP/1.0", ""), ("GET / HTTP/1.1", "interim off;"), ("GET / HTTP/1.1", "interim http2;"),
-    ])
+    @Test(
+        "Nothing interim for HTTP/1.0, nor where `interim` says so",
+        arguments: [
+            ("GET / HTTP/1.0", ""), ("GET / HTTP/1.1", "interim off;"), ("GET / HTTP/1.1", "interim http2;"),
+        ])
     func notForwarded(request: String, setting: String) throws {
         let origin = Origin.serving { wire, _ in
             try wire.send(Self.hints)

@@ -119,10 +119,12 @@ import Testing
         #expect(proxy.command.isRunning)
     }
 
-    @Test("Field edits and texts that multiply what a client sends", arguments: [
-        (1...60).map { "add_request_field X-\($0) $target;" }.joined(separator: " "),
-        (1...60).map { "add_response_field X-\($0) $target;" }.joined(separator: " "),
-    ])
+    @Test(
+        "Field edits and texts that multiply what a client sends",
+        arguments: [
+            (1...60).map { "add_request_field X-\($0) $target;" }.joined(separator: " "),
+            (1...60).map { "add_response_field X-\($0) $target;" }.joined(separator: " "),
+        ])
     func multipliedEdits(edits: String) throws {
         let proxy = try Headfirst(to: Origin.serving(), route: edits)
         let target = "/" + String(repeating: "a", count: 8000)

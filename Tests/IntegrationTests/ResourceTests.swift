@@ -61,7 +61,8 @@ import Testing
             for number in 0..<200 {
                 let client = try proxy.connect()
                 let target = ["/", "/reset", "/close", "/garbage", "/cut"][number % 5]
-                try client.ask(number % 3 == 0 ? "POST \(target) HTTP/1.1" : "GET \(target) HTTP/1.1", "Content-Length: 0")
+                try client.ask(
+                    number % 3 == 0 ? "POST \(target) HTTP/1.1" : "GET \(target) HTTP/1.1", "Content-Length: 0")
                 switch number % 4 {
                 case 0: client.reset()
                 case 1: _ = try client.head()
@@ -107,7 +108,8 @@ import Testing
     private static let requests = [
         head("GET / HTTP/1.1", "Host: t"), head("HEAD http://t/ HTTP/1.0", "Host: t", "Connection: keep-alive"),
         head("POST / HTTP/1.1", "Host: t", "Content-Length: 5", "Expect: 100-continue") + "hello",
-        head("PUT / HTTP/1.1", "Host: t", "Transfer-Encoding: chunked", "Trailer: X") + chunk("hello") + "0\r\nX: y\r\n\r\n",
+        head("PUT / HTTP/1.1", "Host: t", "Transfer-Encoding: chunked", "Trailer: X") + chunk("hello")
+            + "0\r\nX: y\r\n\r\n",
         head("OPTIONS * HTTP/1.1", "Host: t", "Max-Forwards: 0", "Connection: close, X-A", "X-A: 1"),
     ]
     private static let responses = [

@@ -56,10 +56,12 @@ import Testing
         _ = try client.response()
     }
 
-    @Test("Connections that are not kept", arguments: [
-        ("keepalive off;", ""), ("keepalive 10 requests=1;", ""), ("", "Connection: close"),
-        ("", "Keep-Alive: timeout=1"), ("", "Keep-Alive: timeout=0, max=5"),
-    ])
+    @Test(
+        "Connections that are not kept",
+        arguments: [
+            ("keepalive off;", ""), ("keepalive 10 requests=1;", ""), ("", "Connection: close"),
+            ("", "Keep-Alive: timeout=1"), ("", "Keep-Alive: timeout=0, max=5"),
+        ])
     func notKept(upstream: String, field: String) throws {
         let origin = field.isEmpty ? numbering() : numbering(field)
         let proxy = try Headfirst(to: origin, upstream: upstream)
@@ -72,9 +74,11 @@ import Testing
         #expect(try (0..<5).map { _ in try connectionNumber(proxy) } == ["1", "1", "2", "2", "3"])
     }
 
-    @Test("Idle connections end in time", arguments: [
-        ("keepalive 10 idle=200ms;", ""), ("", "Keep-Alive: timeout=2"),
-    ])
+    @Test(
+        "Idle connections end in time",
+        arguments: [
+            ("keepalive 10 idle=200ms;", ""), ("", "Keep-Alive: timeout=2"),
+        ])
     func idleEnd(upstream: String, field: String) throws {
         let ended = Handoff<WireError>()
         let origin = Origin { wire, _ in
@@ -158,9 +162,12 @@ import Testing
         }
     }
 
-    @Test("An idempotent request on a stale connection is sent once more", arguments: [
-        ("GET /x HTTP/1.1", true), ("GET /x HTTP/1.1", false), ("PUT /x HTTP/1.1", true), ("DELETE /x HTTP/1.1", false),
-    ])
+    @Test(
+        "An idempotent request on a stale connection is sent once more",
+        arguments: [
+            ("GET /x HTTP/1.1", true), ("GET /x HTTP/1.1", false), ("PUT /x HTTP/1.1", true),
+            ("DELETE /x HTTP/1.1", false),
+        ])
     func retriedOnce(request: String, resets: Bool) throws {
         let seen = Handoff<Message>()
         let proxy = try Headfirst(to: stale(seen, resets: resets))

@@ -20,7 +20,8 @@ import Testing
                 """, origins: origins)
     }
 
-    private func get(_ proxy: Headfirst, _ target: String, host: String = "test", _ fields: String...) throws -> Message {
+    private func get(_ proxy: Headfirst, _ target: String, host: String = "test", _ fields: String...) throws -> Message
+    {
         let lines = ["GET \(target) HTTP/1.1", "Host: \(host)"] + fields
         return try proxy.answer(to: lines.joined(separator: "\r\n") + "\r\n\r\n")
     }

@@ -89,7 +89,8 @@ import Testing
         Case(name: "lookalike of Content-Length", bytes: get("Content_Length: 5")),
         Case(name: "lookalike of Transfer-Encoding", bytes: get("Transfer_Encoding: chunked")),
         Case(name: "lookalike of X-Forwarded-For", bytes: get("X_Forwarded_For: 1.1.1.1")),
-        Case(name: "Connection nominates Content-Length", bytes: post("Connection: content-length\r\nContent-Length: 0")),
+        Case(
+            name: "Connection nominates Content-Length", bytes: post("Connection: content-length\r\nContent-Length: 0")),
         Case(
             name: "Connection nominates Transfer-Encoding",
             bytes: post("Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked", "0\r\n\r\n")),
@@ -116,14 +117,18 @@ import Testing
         #expect(origin.connectionCount == 0)
     }
 
-    @Test("Content that is refused", arguments: [
-        "zz\r\nx\r\n", "\r\n", "5\nhello\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n", "0x5\r\nhello\r\n",
-        "-5\r\nhello\r\n", "+5\r\nhello\r\n", "10000000000000000\r\nx", "FFFFFFFFFFFFFFFFF\r\nx", "5;\r\nhello\r\n",
-        "5;a=\u{1}\r\nhello\r\n", "5;a\rb\r\nhello\r\n", "5\r\r\nhello\r\n", "0\r\nX-A : b\r\n\r\n", "0\r\nX-A\r\n\r\n",
-        "0\r\nContent-Length: 5\r\n\r\n", "0\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\nHost: x\r\n\r\n",
-        "0\r\nAuthorization: x\r\n\r\n", "0\r\n X: folded\r\n\r\n", "0\r\nX: a\nb\r\n\r\n", "0\n\n",
-        "1;" + String(repeating: "e", count: 5000) + "\r\nx\r\n0\r\n\r\n",
-    ])
+    @Test(
+        "Content that is refused",
+        arguments: [
+            "zz\r\nx\r\n", "\r\n", "5\nhello\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n",
+            "0x5\r\nhello\r\n",
+            "-5\r\nhello\r\n", "+5\r\nhello\r\n", "10000000000000000\r\nx", "FFFFFFFFFFFFFFFFF\r\nx", "5;\r\nhello\r\n",
+            "5;a=\u{1}\r\nhello\r\n", "5;a\rb\r\nhello\r\n", "5\r\r\nhello\r\n", "0\r\nX-A : b\r\n\r\n",
+            "0\r\nX-A\r\n\r\n",
+            "0\r\nContent-Length: 5\r\n\r\n", "0\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\nHost: x\r\n\r\n",
+            "0\r\nAuthorization: x\r\n\r\n", "0\r\n X: folded\r\n\r\n", "0\r\nX: a\nb\r\n\r\n", "0\n\n",
+            "1;" + String(repeating: "e", count: 5000) + "\r\nx\r\n0\r\n\r\n",
+        ])
     func badChunks(content: String) throws {
         let ended = Handoff<[UInt8]>()
         let origin = Origin { wire, _ in
@@ -152,12 +157,17 @@ import Testing
         #expect(try client.response().status == 200)
     }
 
-    @Test("What is right, however odd, passes", arguments: [
-        get("X-A:"), get("X-A:   \t b \t"), get("!#$%&'*+-.^_`|~: x"), get("X_Custom: x"), get("Connection: ,, ,close"),
-        "get / HTTP/1.1\r\nHost: t\r\n\r\n", "A!B / HTTP/1.1\r\nHost: t\r\n\r\n", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
-        "GET / HTTP/1.0\r\n\r\n", post("Content-Length: 0005", "hello"), post("Transfer-Encoding: CHUNKED", "0\r\n\r\n"),
-        post("Transfer-Encoding: chunked", "0005;a=b;c=\"d\"\r\nhello\r\n000\r\nX: y\r\n\r\n"),
-    ])
+    @Test(
+        "What is right, however odd, passes",
+        arguments: [
+            get("X-A:"), get("X-A:   \t b \t"), get("!#$%&'*+-.^_`|~: x"), get("X_Custom: x"),
+            get("Connection: ,, ,close"),
+            "get / HTTP/1.1\r\nHost: t\r\n\r\n", "A!B / HTTP/1.1\r\nHost: t\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n", post("Content-Length: 0005", "hello"),
+            post("Transfer-Encoding: CHUNKED", "0\r\n\r\n"),
+            post("Transfer-Encoding: chunked", "0005;a=b;c=\"d\"\r\nhello\r\n000\r\nX: y\r\n\r\n"),
+        ])
     func odd(request: String) throws {
         let proxy = try Headfirst(to: Origin.serving())
         #expect(try proxy.answer(to: request).status == 200)

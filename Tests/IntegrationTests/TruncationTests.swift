@@ -3,13 +3,15 @@
 import Testing
 
 @Suite struct TruncationTests {
-    @Test("Upstream ends in the middle", arguments: [
-        head("HTTP/1.1 200 OK", "Content-Length: 10") + "hello",
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello"),
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "a\r\nhello",
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello") + "0\r\n",
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello") + "0\r\nX-Sum: 1\r\n",
-    ])
+    @Test(
+        "Upstream ends in the middle",
+        arguments: [
+            head("HTTP/1.1 200 OK", "Content-Length: 10") + "hello",
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello"),
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "a\r\nhello",
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello") + "0\r\n",
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello") + "0\r\nX-Sum: 1\r\n",
+        ])
     func cut(response: String) throws {
         let origin = Origin { wire, _ in
             _ = try wire.request()
@@ -27,10 +29,12 @@ import Testing
         #expect(!text.contains("0\r\n\r\n"))
     }
 
-    @Test("To HTTP/1.0 only a reset tells", arguments: [
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello"),
-        head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "a\r\nhello",
-    ])
+    @Test(
+        "To HTTP/1.0 only a reset tells",
+        arguments: [
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunk("hello"),
+            head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "a\r\nhello",
+        ])
     func cutToHTTP10(response: String) throws {
         let go = Handoff<Void>()
         let origin = Origin { wire, _ in

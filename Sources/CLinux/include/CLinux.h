@@ -24,6 +24,11 @@
 #include <unistd.h>
 
 static inline int headfirst_errno(void) { return errno; }
+static inline uint64_t headfirst_microseconds(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
 static inline uint32_t headfirst_epollet(void) { return EPOLLET; }
 static inline uint32_t headfirst_epollexclusive(void) { return EPOLLEXCLUSIVE; }
 

@@ -26,7 +26,9 @@ final class Output: Sendable {
     /// Waits for a line with this text, and returns it.
     func line(with wanted: String, milliseconds: Int = 4000) throws -> String {
         try state.wait(for: "a line with '\(wanted)'", milliseconds: milliseconds) { state in
-            if let line = state.text.split(separator: "\n").first(where: { $0.contains(wanted) }) { return String(line) }
+            if let line = state.text.split(separator: "\n").first(where: { $0.contains(wanted) }) {
+                return String(line)
+            }
             return state.isOver ? "" : nil
         }
     }
@@ -110,7 +112,7 @@ final class Command {
         posix_spawn_file_actions_adddup2(&actions, standardOutput ?? outputs.write, 1)
         posix_spawn_file_actions_adddup2(&actions, errors.write, 2)
         // Whatever the tests' own parent has left open would count against the limits under test.
-        posix_spawn_file_actions_addclosefrom_np(&actions, 3)
+        for descriptor in Int32(3)..<256 { posix_spawn_file_actions_addclose(&actions, descriptor) }
         let command = [Self.binary] + arguments
         let words = limit.map { ["/bin/sh", "-c", "\($0); exec \"$@\"", "sh"] + command } ?? command
         var argv = words.map { strdup($0) } + [nil]

@@ -81,7 +81,7 @@ extension Wire {
         while word.count == 0 {
             do throws(WireError) {
                 try pull(milliseconds: 5)
-            } catch where error != .late {
+            } catch  where error != .late {
                 throw error
             } catch {
                 continue

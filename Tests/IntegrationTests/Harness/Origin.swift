@@ -32,12 +32,17 @@ final class Origin: Sendable {
         precondition(isBound, "the origin cannot listen")
         address = wanted.bound(to: descriptor)
         let accepted = accepted
+        // Not blocking, so that a connection that is gone again does not hold up the lock on descriptors.
+        _ = fcntl(listener, F_SETFL, O_NONBLOCK)
         startThread {
+            // Closed here and nowhere else: the number must not become another's while this thread uses it.
+            defer { close(listener) }
             while true {
                 var entry = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
                 poll(&entry, 1, -1)
+                if Int32(entry.revents) & (POLLHUP | POLLERR) != 0 { return }
                 let socket = Descriptors.making { accept(listener, nil, nil) }
-                if socket < 0 { return }
+                if socket < 0 { continue }
                 let number = accepted.update { count in
                     count += 1
                     return count
@@ -66,8 +71,5 @@ final class Origin: Sendable {
         }
     }
 
-    deinit {
-        shutdown(descriptor, Int32(SHUT_RDWR))
-        close(descriptor)
-    }
+    deinit { shutdown(descriptor, Int32(SHUT_RDWR)) }
 }
