@@ -345,6 +345,7 @@ struct HTTP1HeadParser {
         let storage = head.storage
         storage.pointee.authority = authority
         storage.pointee.facts.insert(.absoluteForm)
+        if authorityStart - start == 8 { storage.pointee.facts.insert(.schemeIsHTTPS) }
         storage.pointee.originForm = ByteRange(start: authorityEnd, count: target.end - authorityEnd)
     }
 }

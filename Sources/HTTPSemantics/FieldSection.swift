@@ -447,7 +447,7 @@ extension Head {
         return authority
     }
 
-    /// Whether two authorities are one: lower-cased, with the default port (80; 443 is not ours to assume) removed.
+    /// Whether two authorities are one: lower-cased, with the default port of the target's scheme removed.
     private func isSameAuthority(_ one: ByteRange, _ other: ByteRange) -> Bool {
         isSameName(withoutDefaultPort(one), withoutDefaultPort(other))
     }
@@ -457,6 +457,7 @@ extension Head {
         let portDigits = Int(authority.count) - Int(host.count) - 1
         guard portDigits >= 0 else { return authority }
         let port = ByteRange(start: host.end + 1, count: portDigits)
-        return portDigits == 0 || decimal(port, max: 65535) == 80 ? host : authority
+        let defaultPort: UInt64 = storage.pointee.facts.contains(.schemeIsHTTPS) ? 443 : 80
+        return portDigits == 0 || decimal(port, max: 65535) == defaultPort ? host : authority
     }
 }

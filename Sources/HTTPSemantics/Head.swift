@@ -138,6 +138,8 @@ public enum Framing: UInt8, Sendable {
     public static var forwarding: HeadFacts { HeadFacts(rawValue: 1 << 17) }
     /// A field that may not pass on as it came, or not always: whoever rewrites has to look at each line.
     public static var needsRewriting: HeadFacts { HeadFacts(rawValue: 1 << 18) }
+    /// The target is in absolute-form with the scheme `https`.
+    public static var schemeIsHTTPS: HeadFacts { HeadFacts(rawValue: 1 << 20) }
     /// The authority has a byte that no token has.
     public static var authorityIsNoToken: HeadFacts { HeadFacts(rawValue: 1 << 19) }
 }

@@ -66,7 +66,8 @@ extension Directive {
             "server", [.upstream], "ADDRESS [weight=N] [max_exchanges=N] [family=\(names(of: AddressFamily.self))]",
             arity: 1...1, options: ["weight", "max_exchanges", "family"],
             "A server: `HOST:PORT`, `IP:PORT`, `[IPv6]:PORT` or `unix:PATH`. `weight` (1 to 1000, default 1) is its share; "
-                + "`max_exchanges` (default: no bound) is how many exchanges it gets at once, more wait in a queue; "
+                + "`max_exchanges` (default: no bound) is how many exchanges it gets at once, up to 1,024 a worker wait in "
+                + "a queue; "
                 + "`family` (default `any`) is which addresses of a name are used."),
         .choice(
             "balance", [.upstream], default: Balance.roundRobin, \.upstream.balance,

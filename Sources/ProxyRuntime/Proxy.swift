@@ -32,12 +32,13 @@ public enum Proxy {
         let descriptorsMax = Process.raiseDescriptorLimit()
         let sockets = try ListeningSockets(configuration, workerCount: workerCount)
         defer { for path in sockets.paths { Socket.removePath(path) } }
-        let running = try RunningProxy(configuration, workerCount: workerCount, sockets, control: control, logger)
+        let running = try RunningProxy(
+            configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, sockets, control: control, logger)
         logger.info(
             "started",
             metadata: [
                 "listening": "\(sockets.names.joined(separator: " "))", "workers": "\(workerCount)",
-                "descriptors_max": "\(descriptorsMax)",
+                "descriptors_max": "\(descriptorsMax)", "connections_max": "\(running.connectionsMax)",
             ])
         onReady(sockets.names)
         running.waitForEnd(signals)
@@ -54,8 +55,11 @@ private final class RunningProxy {
     private var runningWorkers = 0
     private let shutdownGraceMilliseconds: Int
 
+    /// The bound of client connections.
+    var connectionsMax: Int { shared.connectionsMax }
+
     init(
-        _ configuration: Configuration, workerCount: Int, _ sockets: ListeningSockets,
+        _ configuration: Configuration, workerCount: Int, descriptorsMax: Int, _ sockets: ListeningSockets,
         control: Mailbox<ControlMessage>, _ logger: Logger
     ) throws(StartupError) {
         self.logger = logger
@@ -73,7 +77,8 @@ private final class RunningProxy {
         }
         do {
             shared = try SharedState(
-                configuration, workerCount: workerCount, accessLog: accessLog, control: control)
+                configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, accessLog: accessLog,
+                control: control)
         } catch {
             throw StartupError("cannot start", error)
         }

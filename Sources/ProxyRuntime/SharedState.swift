@@ -36,13 +36,18 @@ final class SharedState: Sendable {
     let mailboxes: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
     let accessLog: AccessLogThread?
+    /// The bound of client connections in the whole process.
+    let connectionsMax: Int
     private let connections = Atomic<Int>(0)
 
     init(
-        _ configuration: Configuration, workerCount: Int, accessLog: AccessLogThread?,
+        _ configuration: Configuration, workerCount: Int, descriptorsMax: Int, accessLog: AccessLogThread?,
         control: Mailbox<ControlMessage>
     ) throws(SystemError) {
         self.configuration = configuration
+        connectionsMax =
+            configuration.connectionsMax
+            ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
         self.workerCount = workerCount
         self.accessLog = accessLog
         self.control = control
@@ -65,6 +70,13 @@ final class SharedState: Sendable {
         self.mailboxes = mailboxes
     }
 
+    /// Where nobody set a bound: each client may need a connection upstream, so clients get half of what the process
+    /// may open. Otherwise they would take all, and then be answered 503.
+    private static func connectionsMax(descriptorsMax: Int, workerCount: Int) -> Int {
+        let ownDescriptors = 24 + 4 * workerCount
+        return max(8, (descriptorsMax - ownDescriptors) / 2)
+    }
+
     /// A server's index in the table.
     func serverIndex(_ identity: ServerIdentity) -> Int {
         guard let index = serverIndices[identity] else { preconditionFailure("a server that no upstream has") }
@@ -78,11 +90,12 @@ final class SharedState: Sendable {
 
     func connectionClosed() { connections.subtract(1, ordering: .relaxed) }
 
-    /// Tells the workers that wait for it that a place at a server may be free.
-    /// - Parameter workers: a bit for each worker, modulo 64.
-    func tellPermitReturned(server: Int, workers: UInt64) {
-        for (number, mailbox) in mailboxes.enumerated() where workers & (1 << UInt64(number & 63)) != 0 {
-            mailbox.post(.permitReturned(server: server))
+    /// Tells one of the workers that wait for it that a place at a server may be free.
+    /// - Parameter except: a worker that need not be told, because it tells.
+    func tellPermitReturned(_ server: SharedServer, index: Int, except number: Int? = nil) {
+        guard let next = server.nextWaitingWorker(), next != number.map({ $0 & 63 }) else { return }
+        for (number, mailbox) in mailboxes.enumerated() where number & 63 == next {
+            mailbox.post(.permitReturned(server: index))
         }
     }
 }

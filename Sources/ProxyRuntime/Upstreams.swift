@@ -39,8 +39,9 @@ struct ServerIdentity: Hashable, Sendable {
 final class SharedServer: Sendable {
     let identity: ServerIdentity
     private let runningCount = Atomic<Int>(0)
-    /// A bit for each worker that has exchanges waiting.
+    /// A bit for each worker, modulo 64, that has exchanges waiting.
     private let waitingWorkers = Atomic<UInt64>(0)
+    private let lastWokenWorker = Atomic<Int>(63)
 
     init(_ identity: ServerIdentity) { self.identity = identity }
 
@@ -57,10 +58,22 @@ final class SharedServer: Sendable {
     }
 
     /// Gives a place back.
-    /// - Returns: the workers that wait for one.
-    func givePermit() -> UInt64 {
+    func givePermit() {
         runningCount.subtract(1, ordering: .acquiringAndReleasing)
-        return waitingWorkers.load(ordering: .acquiring)
+    }
+
+    /// Whether a place among `max` is free at this moment.
+    func hasPermit(max: Int) -> Bool { runningCount.load(ordering: .acquiring) < max }
+
+    /// A worker that waits for a place, each in turn; nil if none does.
+    func nextWaitingWorker() -> Int? {
+        let waiting = waitingWorkers.load(ordering: .acquiring)
+        guard waiting != 0 else { return nil }
+        let last = lastWokenWorker.load(ordering: .relaxed)
+        let later = last == 63 ? 0 : waiting & (.max << UInt64(last + 1))
+        let next = (later != 0 ? later : waiting).trailingZeroBitCount
+        lastWokenWorker.store(next, ordering: .relaxed)
+        return next
     }
 
     func setWaiting(worker: Int, _ isWaiting: Bool) {
@@ -139,7 +152,8 @@ struct UpstreamState {
     var balancer: LoadBalancer
     /// Exchanges that wait because every server is at its `max_exchanges`, first come first served.
     var queue: [SlabToken] = []
-    let queueCountMax: Int
+    /// How many may wait: enough for a burst, and no more memory than a few idle connections take.
+    static let queueCountMax = 1024
     let idleConnectionsMax: Int
     /// How long a connection may be idle, and how old it may be when it is taken; `.max` is off.
     let idleMillisecondsMax: UInt64
@@ -155,9 +169,6 @@ struct UpstreamState {
         self.configuration = configuration
         self.servers = servers
         balancer = LoadBalancer(configuration.balance, weights: configuration.servers.map(\.weight))
-        // As many may wait as may run: more would only wait longer than anybody does.
-        let running = configuration.servers.compactMap(\.exchangesMax).reduce(0, +)
-        queueCountMax = max(16, (running + workerCount - 1) / workerCount)
         let keepalive = configuration.keepalive
         idleMillisecondsMax = keepalive.idleMilliseconds.map(UInt64.init) ?? .max
         ageMillisecondsMax = keepalive.ageMilliseconds.map(UInt64.init) ?? .max

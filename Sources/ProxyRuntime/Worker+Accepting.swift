@@ -40,7 +40,7 @@ extension Worker {
 
     func resumeAccepting() {
         guard acceptingIsPaused, !isDraining else { return }
-        if let max = shared.configuration.connectionsMax, shared.connectionCount >= max {
+        if shared.connectionCount >= shared.connectionsMax {
             wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
             return
         }
@@ -54,8 +54,8 @@ extension Worker {
 
     func acceptConnections(_ listener: UnsafeMutablePointer<ListenerState>) {
         for _ in 0..<Self.acceptsPerTurnMax {
-            if let max = shared.configuration.connectionsMax, shared.connectionCount >= max {
-                pauseAccepting("max_connections is reached")
+            if shared.connectionCount >= shared.connectionsMax {
+                pauseAccepting("the bound of connections is reached")
                 return
             }
             switch Socket.accept(listener.pointee.socket) {

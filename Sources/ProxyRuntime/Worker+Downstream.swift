@@ -11,6 +11,7 @@ extension Worker {
     /// How long a client may be silent, and how long in all, while it is read only so that it gets its answer.
     private static var lingerIdleMilliseconds: UInt64 { 5_000 }
     private static var lingerMilliseconds: UInt64 { 30_000 }
+    private static var drainLingerMilliseconds: UInt64 { 1_000 }
     /// Bytes that are read at least, where a part of a message is already there.
     private static var readBytesMin: Int { 4096 }
     /// A sender gets this long before its rate counts.
@@ -380,9 +381,12 @@ extension Worker {
             (purpose, deadline) = (.sending, after(timers.sendIdleMilliseconds))
         case .lingering:
             purpose = .lingering
-            deadline = min(
-                nowMilliseconds + Self.lingerIdleMilliseconds,
-                connection.pointee.phaseStartMilliseconds + Self.lingerMilliseconds)
+            // While draining, nobody is waited for longer than it takes to read an answer.
+            let (idle, total) =
+                isDraining
+                ? (Self.drainLingerMilliseconds, Self.drainLingerMilliseconds)
+                : (Self.lingerIdleMilliseconds, Self.lingerMilliseconds)
+            deadline = min(nowMilliseconds + idle, connection.pointee.phaseStartMilliseconds + total)
         case .closed: return
         }
         connection.pointee.timerPurpose = purpose

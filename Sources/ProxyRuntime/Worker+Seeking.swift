@@ -18,7 +18,7 @@ extension Worker {
         }
         // Every server is at its bound.
         retainHead(exchange)
-        guard state.pointee.queue.count < state.pointee.queueCountMax else {
+        guard state.pointee.queue.count < UpstreamState.queueCountMax else {
             seekingFailed(exchange, .queueFull)
             return
         }
@@ -268,15 +268,25 @@ extension Worker {
         guard exchange.pointee.holdsPermit else { return }
         exchange.pointee.holdsPermit = false
         let server = state.pointee.servers[exchange.pointee.serverIndex]
-        let waiting = server.pointee.shared.givePermit()
-        if waiting != 0 { shared.tellPermitReturned(server: server.pointee.index, workers: waiting) }
+        server.pointee.shared.givePermit()
+        shared.tellPermitReturned(server.pointee.shared, index: server.pointee.index)
     }
 
-    /// A place at a server may be free: the first in each queue that can use it takes it.
-    func serveQueues(ofServer server: Int) {
-        for state in hot.pointee.snapshot.pointee.upstreams
-        where state.pointee.servers.contains(where: { $0.pointee.index == server }) {
-            serveQueue(state)
+    /// A place at a server may be free: the first in each queue that can use it takes it. If nobody waits here any more,
+    /// the word is passed on to the next worker that does.
+    func serveQueues(ofServer index: Int) {
+        var boundMax = 0
+        var nobodyWaits = true
+        for state in hot.pointee.snapshot.pointee.upstreams {
+            for (position, server) in state.pointee.servers.enumerated() where server.pointee.index == index {
+                serveQueue(state)
+                boundMax = max(boundMax, state.pointee.configuration.servers[position].exchangesMax ?? 0)
+                nobodyWaits = nobodyWaits && state.pointee.queue.isEmpty
+            }
+        }
+        let server = servers[index].shared
+        if nobodyWaits, server.hasPermit(max: boundMax) {
+            shared.tellPermitReturned(server, index: index, except: number)
         }
     }
 

@@ -358,7 +358,10 @@ final class Worker {
                 // What is written but not taken yet is still delivered.
                 if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
             case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
-            case .receivingHead, .flushing, .lingering, .closed: break
+            case .lingering:
+                connection.pointee.phaseStartMilliseconds = nowMilliseconds
+                updateTimer(connection)
+            case .receivingHead, .flushing, .closed: break
             }
         }
     }

@@ -80,10 +80,17 @@ import Testing
 
     @Test(arguments: [
         ("http://a/", "b"), ("http://a:8080/", "a"), ("http://a/", "a:8080"), ("http://a.b/", "a"), ("http://a/", "aa"),
-        ("http://a:80/", "a:8080"), ("https://a/", "a:443"), ("http://[::1]/", "[::2]"),
+        ("http://a:80/", "a:8080"), ("https://a/", "a:80"), ("http://a/", "a:443"), ("http://[::1]/", "[::2]"),
     ])
     func absoluteFormAgainstHost(_ target: String, _ host: String) {
         expectFault("GET \(target) HTTP/1.1\r\nHost: \(host)\r\n\r\n", .host)
+    }
+
+    @Test(arguments: [
+        ("http://A.b/", "a.B:80"), ("http://a:80/", "a"), ("https://a/", "a:443"), ("https://a:443/", "a"),
+    ])
+    func absoluteFormThatAgreesWithHost(_ target: String, _ host: String) {
+        #expect(feeder.fault("GET \(target) HTTP/1.1\r\nHost: \(host)\r\n\r\n").fault == nil)
     }
 
     @Test func absoluteFormNeedsHostToo() {

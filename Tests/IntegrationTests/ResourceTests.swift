@@ -7,7 +7,7 @@ import Testing
     @Test func descriptorExhaustionPausesAcceptingAndRecovers() throws {
         let proxy = try Headfirst(
             configuration: """
-                workers 1; access_log off;
+                workers 1; access_log off; max_connections 1000;
                 listener main { bind 127.0.0.1:0; route / { respond 200 ok; } }
                 """, limit: "ulimit -n 40")
         var clients = try (0..<60).map { _ in try proxy.connect() }
@@ -23,9 +23,21 @@ import Testing
         #expect(proxy.errorLog.text.count { $0 == "\n" } < 20)
     }
 
+    /// Without a bound of their own, clients get half of the descriptors, so that each can have a server's connection.
+    @Test func clientsLeaveRoomForTheirServers() throws {
+        let origin = Origin.serving()
+        let proxy = try Headfirst(to: origin, limit: "ulimit -n 64")
+        var waiting = try (0..<100).map { _ in try proxy.connect() }
+        for client in waiting { try client.ask() }
+        while !waiting.isEmpty {
+            let client = waiting.removeFirst()
+            #expect(try client.response().status == 200)
+        }
+    }
+
     @Test func aServerThatCannotBeConnectedToForLackOfDescriptorsIs503() throws {
         let origin = Origin.serving()
-        let proxy = try Headfirst(to: origin, limit: "ulimit -n 32")
+        let proxy = try Headfirst(to: origin, top: "max_connections 1000;", limit: "ulimit -n 32")
         var clients = try (0..<40).map { _ in try proxy.connect() }
         _ = try proxy.errorLog.line(with: "taking no new connections")
         try clients[0].ask()

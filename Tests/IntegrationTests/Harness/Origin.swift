@@ -7,22 +7,18 @@ final class Origin: Sendable {
     let address: Address
     private let descriptor: Int32
     private let accepted = Monitor(0)
-    private let requested: Monitor<Int>
 
     /// How many connections were made to it.
     var connectionCount: Int { accepted.update { $0 } }
-    /// How many requests `serving` has answered.
-    var requestCount: Int { requested.update { $0 } }
 
     /// Starts one.
     /// - Parameters:
     ///   - receiveBuffer: SO_RCVBUF of its connections, for origins that are to take little.
     ///   - script: what it does with a connection; its number counts from 1. Errors end the connection.
     init(
-        _ wanted: Address = .ipv4(port: 0), receiveBuffer: Int32? = nil, requested: Monitor<Int> = Monitor(0),
+        _ wanted: Address = .ipv4(port: 0), receiveBuffer: Int32? = nil,
         script: @escaping @Sendable (_ wire: Wire, _ number: Int) throws -> Void
     ) {
-        self.requested = requested
         descriptor = wanted.makeSocket()
         if var size = receiveBuffer {
             setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
@@ -61,12 +57,9 @@ final class Origin: Sendable {
         _ address: Address = .ipv4(port: 0),
         answer: @escaping @Sendable (_ wire: Wire, _ request: Message) throws -> Void = { wire, _ in try wire.ok() }
     ) -> Origin {
-        let requested = Monitor(0)
-        return Origin(address, requested: requested) { wire, _ in
+        return Origin(address) { wire, _ in
             while true {
-                let request = try wire.request()
-                requested.update { $0 += 1 }
-                try answer(wire, request)
+                try answer(wire, try wire.request())
             }
         }
     }
