@@ -100,7 +100,13 @@ extension Worker {
     }
 
     private func readDownstream(_ connection: DownstreamPointer) {
+        var turns = 0
         while connection.pointee.state.contains(.mayRead), mayDecode(connection) {
+            turns += 1
+            if turns > Self.readsPerRoundMax {
+                putOff(connection.pointee.timer.owner, &connection.pointee.state)
+                return
+            }
             let isScratch = connection.pointee.inbound.isEmpty
             let room: UnsafeMutablePointer<UInt8>
             let capacity: Int
@@ -234,7 +240,13 @@ extension Worker {
 
     /// Reads and throws away, so that the client can read our answer before its own bytes are refused.
     private func discardInput(_ connection: DownstreamPointer) {
+        var turns = 0
         while connection.pointee.state.contains(.mayRead) {
+            turns += 1
+            if turns > Self.readsPerRoundMax {
+                putOff(connection.pointee.timer.owner, &connection.pointee.state)
+                return
+            }
             switch Socket.receive(connection.pointee.socket, into: scratch, capacity: scratchCapacity) {
             case .bytes:
                 updateTimer(connection)

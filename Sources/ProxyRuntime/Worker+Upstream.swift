@@ -223,7 +223,13 @@ extension Worker {
     }
 
     private func readUpstream(_ connection: UpstreamPointer) {
+        var turns = 0
         while connection.pointee.state.contains(.mayRead), mayRead(connection) {
+            turns += 1
+            if turns > Self.readsPerRoundMax {
+                putOff(connection.pointee.timer.owner, &connection.pointee.state)
+                return
+            }
             let isScratch = connection.pointee.inbound.isEmpty
             let room: UnsafeMutablePointer<UInt8>
             let capacity: Int

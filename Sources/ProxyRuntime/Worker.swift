@@ -118,6 +118,8 @@ final class Worker {
         /// Exchanges that wait for a server's addresses.
         var resolveWaiters: [SlabToken] = []
         var agenda: [ReadinessToken] = []
+        /// The agenda of the next round: connections that had their share of this one.
+        var nextAgenda: [ReadinessToken] = []
         var graveyard: [ReadinessToken] = []
     }
 
@@ -223,12 +225,14 @@ final class Worker {
         while !isEnded {
             let count = epoll.wait(timeoutMilliseconds: waitMilliseconds())
             updateTime()
+            let putOffCount = hot.pointee.nextAgenda.count
             for index in 0..<count {
                 let event = epoll.event(index)
                 dispatch(event.token, event.readiness)
                 if !hot.pointee.agenda.isEmpty { runAgenda() }
             }
             wheel.advance(to: nowMilliseconds) { expired($0) }
+            if putOffCount > 0 { takeNextAgenda(putOffCount) }
             if !hot.pointee.agenda.isEmpty { runAgenda() }
             if !hot.pointee.graveyard.isEmpty { bury() }
             if isDraining, downstreams.count == 0 { isEnded = true }
@@ -237,6 +241,7 @@ final class Worker {
     }
 
     private func waitMilliseconds() -> Int32 {
+        if !hot.pointee.nextAgenda.isEmpty { return 0 }
         guard let next = wheel.nextMilliseconds else { return -1 }
         return next <= nowMilliseconds ? 0 : Int32(clamping: next - nowMilliseconds)
     }
@@ -286,6 +291,22 @@ final class Worker {
             }
         }
         hot.pointee.agenda.removeAll(keepingCapacity: true)
+    }
+
+    /// What was put off in the last round comes behind the events of this one.
+    private func takeNextAgenda(_ count: Int) {
+        hot.pointee.agenda.append(contentsOf: hot.pointee.nextAgenda.prefix(count))
+        hot.pointee.nextAgenda.removeFirst(count)
+    }
+
+    /// Reads of one connection in one round: half a MiB at the default `relay_buffer`.
+    static var readsPerRoundMax: Int { 8 }
+
+    /// Goes on with a connection in the next round, so that one that always has bytes does not keep the others waiting.
+    func putOff(_ owner: ReadinessToken, _ state: inout SocketState) {
+        guard !state.contains(.isScheduled) else { return }
+        state.insert(.isScheduled)
+        hot.pointee.nextAgenda.append(owner)
     }
 
     /// Goes on with a client's connection after this event.
