@@ -95,6 +95,8 @@ struct UpstreamConnection {
         case busy
         /// In the pool.
         case idle
+        /// The response was complete before the server had taken the end of the request: it gets that still.
+        case finishing
         /// Closed; the slot is freed at the end of the batch.
         case closed
     }

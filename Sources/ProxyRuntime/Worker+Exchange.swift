@@ -175,6 +175,8 @@ extension Worker {
         case .endResponse:
             endResponse(exchange)
             updateTimer(connection)
+            // The rest of the request may be there already, and no readiness will tell of it again.
+            if !connection.pointee.state.contains(.isProcessing) { schedule(connection) }
         case .finish:
             endResponse(exchange)
             endExchange(exchange)

@@ -11,6 +11,8 @@ extension Worker {
     /// What is kept of a request for another try, at most.
     private static var retainedBytesMax: Int { 64 << 10 }
     private static var readBytesMin: Int { 4096 }
+    /// How long a server may take nothing of a request that it has answered already.
+    private static var finishingIdleMilliseconds: UInt64 { 60_000 }
 
     // MARK: Readiness
 
@@ -34,6 +36,13 @@ extension Worker {
                 if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
             }
             readUpstream(connection)
+        case .finishing:
+            if !readiness.isDisjoint(with: [.failed, .hungUp]) {
+                closeUpstream(connection)
+            } else if readiness.contains(.writable) {
+                connection.pointee.state.insert(.mayWrite)
+                drainOutbound(connection)
+            }
         case .closed: break
         }
     }
@@ -199,12 +208,17 @@ extension Worker {
                 connection.pointee.state.remove(.mayWrite)
                 return
             case .ended, .failed:
-                sendingBroke(connection)
+                if connection.pointee.phase == .finishing {
+                    closeUpstream(connection)
+                } else {
+                    sendingBroke(connection)
+                }
                 return
             }
         }
         // Drained: the client may be read again.
         if let exchange = connection.pointee.exchange { schedule(exchange.pointee.downstream) }
+        if connection.pointee.phase == .finishing { closeUpstream(connection) }
     }
 
     /// The server takes nothing more. It may have answered before: that is read first.
@@ -398,10 +412,7 @@ extension Worker {
 
     private func endResponse(_ exchange: ExchangePointer, _ connection: UpstreamPointer, hasSurplus: Bool) {
         if hasSurplus { connection.pointee.isPersistent = false }
-        let requestIsOut =
-            exchange.pointee.machine.requestSide != .ended || connection.pointee.outbound.isEmpty
-        let isReusable =
-            connection.pointee.isPersistent && requestIsOut && !connection.pointee.state.contains(.isBroken)
+        let isReusable = connection.pointee.isPersistent && !connection.pointee.state.contains(.isBroken)
         perform(exchange.pointee.machine.responseEnded(isReusable: isReusable), for: exchange)
     }
 
@@ -440,11 +451,17 @@ extension Worker {
         guard let connection = exchange.pointee.upstream, let state = exchange.pointee.upstreamState else { return }
         exchange.pointee.upstream = nil
         connection.pointee.exchange = nil
+        if !connection.pointee.outbound.isEmpty, !connection.pointee.state.contains(.isBroken) {
+            connection.pointee.phase = .finishing
+            updateTimer(connection)
+            leaveServer(exchange)
+            return
+        }
         // The server ends its wait at about the time it names; a second earlier it still listens.
         let peerIdleMilliseconds = UInt64(connection.pointee.peerIdleSeconds) &* 1000
         let isSpent = connection.pointee.exchangeCount >= state.pointee.exchangesPerConnectionMax
-        guard connection.pointee.isPersistent, connection.pointee.outbound.isEmpty,
-            !connection.pointee.state.contains(.isBroken), !connection.pointee.state.contains(.peerEnded),
+        guard connection.pointee.isPersistent, !connection.pointee.state.contains(.isBroken),
+            !connection.pointee.state.contains(.peerEnded),
             state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000, !hasUnread(connection)
         else {
             closeUpstream(connection)
@@ -477,7 +494,7 @@ extension Worker {
         switch connection.pointee.phase {
         case .idle: connection.pointee.server.pointee.idle.remove(&connection.pointee.idleLink)
         case .busy: toUpstream.clear()
-        case .connecting, .closed: break
+        case .connecting, .finishing, .closed: break
         }
         connection.pointee.phase = .closed
         wheel.remove(&connection.pointee.timer)
@@ -491,6 +508,10 @@ extension Worker {
 
     /// Sets the timer for what the connection waits for now. Called at each progress.
     func updateTimer(_ connection: UpstreamPointer) {
+        if connection.pointee.phase == .finishing {
+            wheel.set(
+                &connection.pointee.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
+        }
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
         let timers = timers(of: exchange)
         let deadline: UInt64
@@ -508,7 +529,7 @@ extension Worker {
         switch connection.pointee.phase {
         case .connecting:
             if let exchange = connection.pointee.exchange { seekingFailed(exchange, .connectTimedOut) }
-        case .idle: closeUpstream(connection)
+        case .idle, .finishing: closeUpstream(connection)
         case .busy:
             guard let exchange = connection.pointee.exchange else { return }
             let cause: Failure =

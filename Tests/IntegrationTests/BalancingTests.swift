@@ -124,6 +124,22 @@ import Testing
         #expect((150..<900).contains(Now.milliseconds - start))
     }
 
+    /// The answer comes long after the request was read, and its content lies unread: it must be read on all the same.
+    @Test func theNextRequestIsReadBehindALateAnswerOfOurOwn() throws {
+        let origin = Origin.serving { wire, _ in _ = wire.drain() }
+        let proxy = try Headfirst(to: origin, upstream: "queue_timeout 200ms;", server: "max_exchanges=1")
+        let hanging = try proxy.connect()
+        try hanging.ask()
+        #expect(hanging.isSilent(milliseconds: 50))
+        let client = try proxy.connect()
+        let start = Now.milliseconds
+        try client.send(
+            head("POST / HTTP/1.1", "Host: t", "Content-Length: 5") + "hello" + head("GET / HTTP/1.1", "Host: t"))
+        #expect(try client.response().status == 503)
+        #expect(try client.response().status == 503)
+        #expect(Now.milliseconds - start < 2000)
+    }
+
     @Test func whoGaveUpWaitingTakesNoPlace() throws {
         let (came, go) = (Handoff<String>(), Handoff<Void>())
         let origin = Origin.serving { wire, request in

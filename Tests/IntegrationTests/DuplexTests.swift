@@ -48,6 +48,28 @@ import Testing
         #expect(origin.connectionCount == 1)
     }
 
+    /// The server answers first and reads later: what the proxy holds of the upload by then is not lost.
+    @Test func theEndOfAnUploadReachesAServerThatAnsweredBefore() throws {
+        let size = 6 << 20
+        let (answered, read) = (Handoff<Void>(), Handoff<Int>())
+        let origin = Origin { wire, _ in
+            _ = try wire.head()
+            try wire.ok("early")
+            try answered.take()
+            read.give(try wire.exactly(size).count)
+        }
+        let proxy = try Headfirst(to: origin)
+        let client = try proxy.connect()
+        try client.ask("POST / HTTP/1.1", "Content-Length: \(size)")
+        #expect(try client.response().text == "early")
+        // Some of it waits in the proxy now, since nobody reads.
+        let upload = [UInt8](repeating: 0x78, count: size)
+        let sent = try client.sendSome(upload, stallMilliseconds: 200)
+        answered.give(())
+        try client.send(Array(upload[sent...]))
+        #expect(try read.take() == size)
+    }
+
     @Test func anEarlyAnswerReachesAClientThatIsStillSending() throws {
         let origin = Origin { wire, _ in
             _ = try wire.head()
