@@ -53,9 +53,13 @@ final class AccessLogThread: Sendable {
 
     deinit { if ownsDescriptor { close(descriptor) } }
 
-    /// A worker wrote into its empty ring.
+    /// A worker wrote into its ring. The fence stands against its fellow in `run`: either the worker sees that the
+    /// thread sleeps, or the thread sees the record before it does.
     func recordsCame() {
-        if isAsleep.load(ordering: .acquiring) { wakeUp.ring() }
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+        if isAsleep.load(ordering: .relaxed), isAsleep.exchange(false, ordering: .acquiringAndReleasing) {
+            wakeUp.ring()
+        }
     }
 
     /// Writes what is there, then ends the thread. No worker runs any more. A reader that takes nothing does not keep
@@ -84,7 +88,8 @@ final class AccessLogThread: Sendable {
                 continue
             }
             // Say that we sleep first and look again then: a record that comes between is seen by one of us.
-            isAsleep.store(true, ordering: .sequentiallyConsistent)
+            isAsleep.store(true, ordering: .relaxed)
+            atomicMemoryFence(ordering: .sequentiallyConsistent)
             if drain(base) == 0, !isStopped.load(ordering: .acquiring) {
                 var entry = pollfd(fd: wakeUp.descriptor, events: Int16(POLLIN), revents: 0)
                 poll(&entry, 1, -1)

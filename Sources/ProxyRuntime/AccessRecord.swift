@@ -69,8 +69,7 @@ final class LogRing: Sendable {
     }
 
     /// Writes a record; the writer's thread only.
-    /// - Returns: whether the ring was empty before, so that the reader may be asleep.
-    func write(_ record: AccessRecord, _ strings: (inout ByteWriter) -> Void, stringBytes: Int) -> Bool {
+    func write(_ record: AccessRecord, _ strings: (inout ByteWriter) -> Void, stringBytes: Int) {
         let size = Self.size(stringBytes)
         let end = written.load(ordering: .relaxed)
         let start = taken.load(ordering: .acquiring)
@@ -79,7 +78,7 @@ final class LogRing: Sendable {
         let skipped = capacity - position < size ? capacity - position : 0
         guard capacity - (end - start) >= size + skipped else {
             lostCount.add(1, ordering: .relaxed)
-            return false
+            return
         }
         if skipped > 0 { (bytes + position).storeBytes(of: 0, as: UInt64.self) }
         let place = bytes + ((position + skipped) & (capacity - 1))
@@ -90,7 +89,6 @@ final class LogRing: Sendable {
             capacity: stringBytes)
         strings(&writer)
         written.store(end + skipped + size, ordering: .releasing)
-        return end == start
     }
 
     /// Reads every record that is there; the reader's thread only.

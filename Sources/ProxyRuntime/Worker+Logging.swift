@@ -42,7 +42,7 @@ extension Worker {
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
             isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10, failure: machine.failure,
             stringBytes: lengths)
-        let wasEmpty = ring.write(
+        ring.write(
             record,
             {
                 $0.append(parts.method)
@@ -56,7 +56,7 @@ extension Worker {
                 $0.append(upstream)
                 $0.append(serverName)
             }, stringBytes: lengths.total)
-        if wasEmpty { shared.accessLog?.recordsCame() }
+        shared.accessLog?.recordsCame()
     }
 
     func reportFailure(_ failure: Failure, _ exchange: ExchangePointer) {

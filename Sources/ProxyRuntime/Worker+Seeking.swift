@@ -255,8 +255,18 @@ extension Worker {
         exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
         let token = exchange.pointee.token
         state.pointee.queue.removeAll { $0 == token }
-        if state.pointee.queue.isEmpty {
-            for server in state.pointee.servers { server.pointee.shared.setWaiting(worker: number, false) }
+        guard state.pointee.queue.isEmpty else { return }
+        for server in state.pointee.servers where !isAwaited(server) {
+            server.pointee.shared.setWaiting(worker: number, false)
+        }
+    }
+
+    /// Whether any exchange here waits for a server, by whichever upstream. Where two workers share a bit, it is never
+    /// taken for sure that nobody does: to be woken once too often costs little.
+    private func isAwaited(_ server: UnsafeMutablePointer<ServerState>) -> Bool {
+        if shared.workerCount > 64 { return true }
+        return hot.pointee.snapshot.pointee.upstreams.contains { state in
+            !state.pointee.queue.isEmpty && state.pointee.servers.contains(server)
         }
     }
 

@@ -140,6 +140,30 @@ import Testing
         #expect(Now.milliseconds - start < 2000)
     }
 
+    /// Places belong to the server, whichever upstream it is asked by.
+    @Test func twoUpstreamsWaitForOneServer() throws {
+        let origin = Origin.serving { wire, request in
+            _ = wire.isSilent(milliseconds: 30)
+            try wire.ok(request.target)
+        }
+        let server = "server \(origin.address.text) max_exchanges=1; queue_timeout 3s;"
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log off;
+                upstream a { \(server) }
+                upstream b { \(server) }
+                listener main { bind 127.0.0.1:0; route /a { upstream a; } route /b { upstream b; } }
+                """, origins: [origin])
+        let start = Now.milliseconds
+        let clients = try ["/a", "/a", "/b", "/b"].map { target in
+            let client = try proxy.connect()
+            try client.ask("GET \(target) HTTP/1.1")
+            return client
+        }
+        for client in clients { #expect(try client.response().status == 200) }
+        #expect(Now.milliseconds - start < 2000)
+    }
+
     @Test func whoGaveUpWaitingTakesNoPlace() throws {
         let (came, go) = (Handoff<String>(), Handoff<Void>())
         let origin = Origin.serving { wire, request in
