@@ -37,7 +37,7 @@
     /// The largest block that is kept for reuse; larger ones go back to the allocator at once.
     public static var bytesKeptMax: Int { 256 << 10 }
 
-    @usableFromInline static var classCount: Int { 10 }
+    @usableFromInline static var classCount: Int { (bytesKeptMax / bytesMin).trailingZeroBitCount + 1 }
 
     @usableFromInline struct Storage {
         @usableFromInline var free: UnsafeMutablePointer<UnsafeMutableRawPointer?>

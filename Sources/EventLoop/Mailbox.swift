@@ -17,6 +17,12 @@ public final class WakeUp: Sendable {
 
     deinit { close(descriptor) }
 
+    /// Waits until it is rung.
+    public func wait() {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        while poll(&entry, 1, -1) < 0 {}
+    }
+
     /// Wakes the thread that waits.
     public func ring() {
         var one: UInt64 = 1

@@ -54,18 +54,16 @@ public struct Signals: ~Copyable {
     }
 }
 
-/// A thread of the operating system.
-public struct Thread: Sendable {
-    private let handle: pthread_t
-
+/// Threads of the operating system.
+public enum Thread {
     private final class Body: Sendable {
         let run: @Sendable () -> Void
         init(_ run: @escaping @Sendable () -> Void) { self.run = run }
     }
 
-    /// Starts a thread.
+    /// Starts a thread. It ends with `run`, or with the process.
     /// - Parameter name: what tools show; the first 15 bytes count.
-    public init(name: String, _ run: @escaping @Sendable () -> Void) throws(SystemError) {
+    public static func start(name: String, _ run: @escaping @Sendable () -> Void) throws(SystemError) {
         var handle = pthread_t()
         let body = Unmanaged.passRetained(Body(run))
         let number = pthread_create(
@@ -80,12 +78,7 @@ public struct Thread: Sendable {
             throw SystemError("pthread_create", number: number)
         }
         headfirst_name_thread(handle, String(decoding: name.utf8.prefix(15), as: UTF8.self))
-        self.handle = handle
-    }
-
-    /// Waits until the thread has ended. Once.
-    public func join() {
-        pthread_join(handle, nil)
+        pthread_detach(handle)
     }
 }
 

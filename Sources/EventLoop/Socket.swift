@@ -278,6 +278,11 @@ extension Socket {
         return headfirst_connect(socket, &storage, address.length) != 0 && headfirst_errno() == ECONNREFUSED
     }
 
+    /// Ends listening for every process and thread that has the socket: who connects is refused.
+    public static func stopListening(_ listener: Int32) {
+        shutdown(listener, Int32(SHUT_RDWR))
+    }
+
     /// Removes a Unix socket's file.
     public static func removePath(_ path: String) {
         unlink(path)

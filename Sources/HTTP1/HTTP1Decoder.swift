@@ -88,8 +88,6 @@ public struct HTTP1Decoder: Sendable {
         emptyLineCount = 0
     }
 
-    /// Whether no byte of a message was decoded: between messages.
-    public var isAtStart: Bool { state == .head }
     /// Whether the current message's last byte was decoded.
     public var isEnded: Bool { state == .ended }
     /// Whether the content ends only with the connection.
@@ -122,6 +120,15 @@ public struct HTTP1Decoder: Sendable {
             state = .failed
             return .failed(error)
         }
+    }
+
+    /// Tells the end of sized content together with its last byte, so that nobody has to ask for it.
+    /// - Returns: whether the message is complete; `ended` is not told again.
+    public mutating func endedWithContent() -> Bool {
+        guard state == .fixedContent, remainingCount == 0 else { return false }
+        state = .ended
+        endIsTold = true
+        return true
     }
 
     /// The peer's direction is over.

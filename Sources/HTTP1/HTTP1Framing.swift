@@ -4,9 +4,6 @@ import Bytes
 
 /// The chunked coding's own bytes (RFC 9112 section 7.1).
 public enum ChunkedCoding {
-    /// What stands before a chunk never takes more: sixteen digits and CRLF.
-    public static let chunkLineBytesMax = 18
-
     /// Writes the line before a chunk of `size` bytes, which is not 0.
     @inlinable public static func writeLine(size: Int, to out: inout ByteWriter) {
         out.append(hexadecimal: UInt64(size))

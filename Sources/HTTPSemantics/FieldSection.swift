@@ -342,6 +342,33 @@ extension Head {
         return found
     }
 
+    // MARK: Upgrade
+
+    /// What Upgrade asks for, if Connection names it (RFC 9110 section 7.8) and the request is HTTP/1.1.
+    public var requestedUpgrade: RequestedUpgrade {
+        let facts = storage.pointee.facts
+        guard facts.contains([.upgrade, .connectionUpgrade]), !facts.contains(.isHTTP10) else { return .none }
+        var protocols = 0
+        var isWebSocket = false
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == .upgrade {
+            forEachListItem(fields[index].value) { item in
+                // h2c is between two neighbours and has no place behind a proxy (RFC 9113 section 3.1).
+                if isEqual(item, "h2c") { return }
+                protocols += 1
+                isWebSocket = isEqual(item, "websocket")
+            }
+        }
+        if protocols == 0 { return .none }
+        return protocols == 1 && isWebSocket ? .webSocket : .other
+    }
+
+    /// Calls `body` for each protocol that Upgrade names, h2c excepted.
+    public func forEachUpgradeProtocol(_ body: (ByteRange) -> Void) {
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == .upgrade {
+            forEachListItem(fields[index].value) { item in if !isEqual(item, "h2c") { body(item) } }
+        }
+    }
+
     // MARK: Nominations
 
     /// RFC 9110 section 7.6.1: what Connection names is for this hop alone. Each name is compared with each field, so

@@ -93,6 +93,16 @@ public enum Framing: UInt8, Sendable {
     case untilClose
 }
 
+/// What a request's Upgrade asks for.
+public enum RequestedUpgrade: UInt8, Sendable {
+    /// Nothing that could be passed on.
+    case none
+    /// WebSocket alone (RFC 6455).
+    case webSocket
+    /// Another protocol, or a choice of several.
+    case other
+}
+
 /// Facts about a head that rules ask for.
 @frozen public struct HeadFacts: OptionSet, Sendable {
     /// The bits.

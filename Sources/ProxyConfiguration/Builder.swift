@@ -232,7 +232,7 @@ struct Builder {
                 interim: settings.interim, onClientClose: settings.onClientClose,
                 contentBytesMax: settings.contentBytesMax, errorFormat: settings.errorFormat,
                 retriesMax: settings.upstream.retriesMax,
-                responseHeadBytesMax: settings.upstream.responseHeadBytesMax),
+                responseHeadBytesMax: settings.upstream.responseHeadBytesMax, upgrade: settings.upgrade),
             timers: settings.upstream.timers, location: diagnostics.location(entry.place))
     }
 

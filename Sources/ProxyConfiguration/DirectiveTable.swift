@@ -156,6 +156,12 @@ extension Directive {
         .timer(
             "response_idle_timeout", server, default: "1h", \.upstream.timers.responseIdleMilliseconds,
             "Between two pieces of a response's content. It stands still while the client is the slow one."),
+        .timer(
+            "tunnel_idle_timeout", server, default: "1h", \.upstream.timers.tunnelIdleMilliseconds,
+            "How long nothing may pass through a tunnel, such as a WebSocket, in either direction."),
+        .timer(
+            "tunnel_half_closed_timeout", server, default: "5m", \.upstream.timers.tunnelHalfClosedMilliseconds,
+            "The same once one direction has ended and the other lives on."),
         .size(
             "response_head_max", server, 1024...262_144, default: "64k", \.upstream.responseHeadBytesMax,
             "The longest status line and field section; more is 502."),
@@ -170,6 +176,10 @@ extension Directive {
             "interim", everyExchange, default: InterimPolicy.forward, \.interim,
             "Which clients get interim (1xx) responses: all but HTTP/1.0, only HTTP/2, or none. A 100 that was asked for "
                 + "always passes."),
+        .choice(
+            "upgrade", everyExchange, default: UpgradePolicy.any, \.upgrade,
+            "Which protocols a client may switch to by `Upgrade`: any but h2c, WebSocket alone, or none; then the field "
+                + "is ignored."),
         .choice(
             "on_client_close", everyExchange, default: ClientClosePolicy.abort, \.onClientClose,
             "What a client's close means while its answer is owed: end the upstream's work, let it finish unread, or "

@@ -258,6 +258,8 @@ public struct Forwarding: Sendable, Equatable {
     public var retriesMax: Int
     /// The longest head of a response.
     public var responseHeadBytesMax: Int
+    /// Which upgrades pass.
+    public var upgrade: UpgradePolicy
 }
 
 extension Forwarding {
@@ -265,7 +267,7 @@ extension Forwarding {
     public init(withoutRouteIn listener: Listener) {
         self.init(
             interim: .forward, onClientClose: .abort, contentBytesMax: nil, errorFormat: listener.errorFormat,
-            retriesMax: 0, responseHeadBytesMax: 0)
+            retriesMax: 0, responseHeadBytesMax: 0, upgrade: .off)
     }
 }
 
@@ -276,6 +278,16 @@ public enum InterimPolicy: String, Sendable, CaseIterable {
     /// Only to HTTP/2 clients; 100 and 101 are forwarded all the same, they are asked for.
     case http2
     /// To none; 100 and 101 are forwarded all the same, they are asked for.
+    case off
+}
+
+/// `upgrade any | websocket | off`
+public enum UpgradePolicy: String, Sendable, CaseIterable {
+    /// Every protocol but h2c.
+    case any
+    /// WebSocket alone.
+    case websocket
+    /// None: Upgrade is ignored.
     case off
 }
 
@@ -331,6 +343,10 @@ public struct UpstreamTimers: Sendable, Equatable {
     public var responseHeadMilliseconds: Int?
     /// Between two pieces of content.
     public var responseIdleMilliseconds: Int?
+    /// While nothing passes through a tunnel.
+    public var tunnelIdleMilliseconds: Int?
+    /// While nothing passes through a tunnel of which one direction has ended.
+    public var tunnelHalfClosedMilliseconds: Int?
 }
 
 /// One edit of a field section.

@@ -20,6 +20,7 @@ struct Settings: Sendable {
     var via: String?
     // The exchange.
     var interim = InterimPolicy.forward
+    var upgrade = UpgradePolicy.any
     var onClientClose = ClientClosePolicy.abort
     var contentBytesMax: Int?
     var errorFormat = ErrorFormat.text

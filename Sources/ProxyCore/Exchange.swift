@@ -1,12 +1,13 @@
 // One request with its responses, in any HTTP version: what follows from what happened. No I/O, no bytes, no time
-// but the timestamps it is given. Three flat machines side by side:
+// but the timestamps it is given. Flat machines side by side:
 //
 //   request side     receiving -> ended | discarding | failed;  discarding -> ended | failed
 //   response side    awaitingHead -> relaying | ended | failed;  relaying -> ended | failed
+//   tunnel           behind a 101 that was asked for, two directions: none -> open -> draining -> ended, or open -> ended
 //   attachment       none (answered here) ;  seeking -> attached -> detached ;  attached -> seeking (another try)
 //
 // One function for each event, named in the past tense; each returns what to do on either side. An exchange is
-// over when the action is one of `finish`, `finishAndClose`, `truncate` and `close`; nothing may be told to it then.
+// over when the action is one of `finish`, `finishAndClose`, `truncate`, `reset` and `close`; nothing may be told to it then.
 
 import HTTPSemantics
 import ProxyConfiguration
@@ -33,6 +34,10 @@ public enum DownstreamAction: UInt8, Sendable {
     case truncate
     /// Close; nobody listens. The exchange is over.
     case close
+    /// Tunnels: end our direction.
+    case endSending
+    /// Tunnels: close by a reset. The exchange is over.
+    case reset
 }
 
 /// What to do towards the upstream.
@@ -51,6 +56,10 @@ public enum UpstreamAction: UInt8, Sendable {
     case release
     /// Close the connection, or give up looking for one: the server has to see that nobody waits any more.
     case close
+    /// Tunnels: end our direction.
+    case endSending
+    /// Tunnels: close by a reset.
+    case reset
     /// Close the connection and look for another, on which the request is sent again from its first byte.
     case retry
 }
@@ -123,12 +132,39 @@ public struct Exchange: Sendable {
         case detached
     }
 
+    /// One direction of a tunnel.
+    public enum TunnelDirection: UInt8, Sendable {
+        /// There is no tunnel.
+        case none
+        /// Bytes pass.
+        case open
+        /// The sender has ended; what waits is still delivered.
+        case draining
+        /// The end was passed on.
+        case ended
+    }
+
+    /// One end of a tunnel.
+    public enum TunnelEnd: UInt8, Sendable {
+        /// The client.
+        case client
+        /// The server.
+        case server
+    }
+
     /// Where the request's content stands.
     public private(set) var requestSide: RequestSide
     /// Where the response stands.
     public private(set) var responseSide: ResponseSide = .awaitingHead
     /// Where the way to a server stands.
     public private(set) var attachment: Attachment = .none
+
+    /// Whether the client asked to switch protocols and may.
+    public let wantsUpgrade: Bool
+    /// What the client sends through the tunnel.
+    public private(set) var upward = TunnelDirection.none
+    /// What the server sends through the tunnel.
+    public private(set) var downward = TunnelDirection.none
 
     /// Rules of the route.
     public let interim: InterimPolicy
@@ -166,7 +202,7 @@ public struct Exchange: Sendable {
     /// When things happened.
     public var phases = ExchangePhases()
 
-    /// How many bytes of interim heads one exchange may have (DESIGN section 2, rule 2).
+    /// How many bytes of interim heads one exchange may have.
     public static var interimBytesMax: UInt32 { 256 << 10 }
 
     /// A request's head was received.
@@ -177,6 +213,8 @@ public struct Exchange: Sendable {
     ///   - now: microseconds.
     public init(requestHeadReceived head: Head, forwarding: Forwarding, mayPersist: Bool, now: UInt64) {
         let storage = head.storage
+        wantsUpgrade =
+            storage.pointee.facts.contains(.upgrade) && Self.mayUpgrade(head.requestedUpgrade, forwarding.upgrade)
         requestSide = storage.pointee.framing == .none ? .ended : .receiving
         interim = forwarding.interim
         onClientClose = forwarding.onClientClose
@@ -190,7 +228,20 @@ public struct Exchange: Sendable {
         if requestSide == .ended { phases.requestEnd = now }
     }
 
+    private static func mayUpgrade(_ requested: RequestedUpgrade, _ policy: UpgradePolicy) -> Bool {
+        switch (requested, policy) {
+        case (.none, _), (_, .off), (.other, .websocket): false
+        case (.webSocket, .any), (.webSocket, .websocket), (.other, .any): true
+        }
+    }
+
     // MARK: What the runtime asks
+
+    /// Whether bytes pass without being looked at.
+    public var isTunnel: Bool { upward != .none }
+
+    /// Whether one direction of the tunnel has ended.
+    public var isHalfClosed: Bool { upward != downward || upward == .draining }
 
     /// Whether request content is wanted from the client now.
     public var wantsRequestContent: Bool {
@@ -204,7 +255,7 @@ public struct Exchange: Sendable {
     /// Whether the final head was written, by the upstream's word or ours.
     public var hasAnswered: Bool { responseSide != .awaitingHead }
 
-    /// Whether a connection that was idle before may take this request (DESIGN section 2, rule 10).
+    /// Whether a connection that was idle before may take this request.
     public func mayReuse(idleMilliseconds: UInt64) -> Bool {
         !staleRetried && (isIdempotent || idleMilliseconds < 1000)
     }
@@ -255,7 +306,12 @@ public struct Exchange: Sendable {
     ///   - now: microseconds.
     public mutating func responseHeadReceived(_ head: Head, now: UInt64) -> Actions {
         precondition(responseSide == .awaitingHead, "two final heads")
-        if head.storage.pointee.status == 101 { return failUpstream(.unexpectedSwitch) }
+        if head.storage.pointee.status == 101 {
+            guard wantsUpgrade, requestSide == .ended else { return failUpstream(.unexpectedSwitch) }
+            upward = .open
+            downward = .open
+            closesDownstream = true
+        }
         responseSide = .relaying
         status = head.storage.pointee.status
         phases.responseHead = now
@@ -285,7 +341,8 @@ public struct Exchange: Sendable {
         switch requestSide {
         case .ended:
             attachment = .detached
-            return Actions(finishing, isReusable ? .release : .close)
+            // A connection that carried an Upgrade is not used again, whatever became of it.
+            return Actions(finishing, isReusable && !wantsUpgrade ? .release : .close)
         case .receiving:
             // The upload goes on while the server reads; a server that closes does not.
             if isReusable, !awaitsContinue { return Actions(.endResponse) }
@@ -321,7 +378,7 @@ public struct Exchange: Sendable {
         return failUpstream(cause)
     }
 
-    /// DESIGN section 2, rule 10: what may have been processed is never replayed.
+    /// What may have been processed is never replayed.
     private mutating func mayRetry(_ cause: Failure, nothingSent: Bool, hasAlternative: Bool) -> Bool {
         guard isReplayable, !responseHasBegun, requestSide != .failed else { return false }
         if cause.isBeforeRequest { return hasAlternative && tries <= retriesMax }
@@ -425,7 +482,7 @@ public struct Exchange: Sendable {
         return Actions(responseSide == .ended ? .close : .truncate, upstream)
     }
 
-    /// The client ended its direction while an answer is owed (DESIGN section 2, rule 9).
+    /// The client ended its direction while an answer is owed.
     public mutating func clientEnded() -> Actions {
         switch onClientClose {
         case .abort: return clientGone()
@@ -456,6 +513,76 @@ public struct Exchange: Sendable {
 
     /// No request is to follow on this connection: the process drains.
     public mutating func connectionDrained() { closesDownstream = true }
+
+    // MARK: Tunnels
+
+    /// Bytes came out of one end.
+    public mutating func tunnelBytesReceived(_ bytes: Int, from end: TunnelEnd, now: UInt64) {
+        switch end {
+        case .client: requestContentBytes += UInt64(bytes)
+        case .server:
+            if phases.firstContent == 0 { phases.firstContent = now }
+            responseContentBytes += UInt64(bytes)
+        }
+    }
+
+    /// One end sends no more; the other direction lives on.
+    /// - Parameter nothingWaits: whether everything it sent was written to the other end.
+    public mutating func tunnelInputEnded(_ end: TunnelEnd, nothingWaits: Bool) -> Actions {
+        switch end {
+        case .client:
+            precondition(upward == .open, "a direction ended twice")
+            upward = nothingWaits ? .ended : .draining
+            return nothingWaits ? tunnelDirectionEnded(Actions(.none, .endSending)) : Actions()
+        case .server:
+            precondition(downward == .open, "a direction ended twice")
+            downward = nothingWaits ? .ended : .draining
+            return nothingWaits ? tunnelDirectionEnded(Actions(.endSending)) : Actions()
+        }
+    }
+
+    /// Everything that waited was written to one end.
+    public mutating func tunnelDelivered(to end: TunnelEnd) -> Actions {
+        switch end {
+        case .client:
+            guard downward == .draining else { return Actions() }
+            downward = .ended
+            return tunnelDirectionEnded(Actions(.endSending))
+        case .server:
+            guard upward == .draining else { return Actions() }
+            upward = .ended
+            return tunnelDirectionEnded(Actions(.none, .endSending))
+        }
+    }
+
+    private mutating func tunnelDirectionEnded(_ actions: Actions) -> Actions {
+        guard upward == .ended, downward == .ended else { return actions }
+        responseSide = .ended
+        attachment = .detached
+        return Actions(.close, .close)
+    }
+
+    /// One end is broken: the other must see that, too.
+    public mutating func tunnelBroke(_ end: TunnelEnd) -> Actions {
+        attachment = .detached
+        responseSide = .failed
+        switch end {
+        case .client:
+            failure = .clientGone
+            return Actions(.close, .reset)
+        case .server:
+            failure = .tunnelReset
+            return Actions(.reset, .close)
+        }
+    }
+
+    /// Nothing passed for too long.
+    public mutating func tunnelTimedOut() -> Actions {
+        attachment = .detached
+        responseSide = .failed
+        failure = .tunnelTimedOut
+        return Actions(.close, .close)
+    }
 
     // MARK: Answers of our own
 

@@ -66,6 +66,10 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case responseTruncated
     /// The content stood still for too long.
     case responseIdleTimedOut
+    /// The server reset a tunnel.
+    case tunnelReset
+    /// Nothing passed through a tunnel for too long.
+    case tunnelTimedOut
 
     // Ours.
 
@@ -86,7 +90,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             .downstream
         case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
             .closedBeforeResponse, .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong,
-            .tooManyInterim, .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut:
+            .tooManyInterim, .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset,
+            .tunnelTimedOut:
             .upstream
         case .queueFull, .queueTimedOut, .outOfResources, .shutDown:
             .proxy
@@ -104,9 +109,12 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .methodNotAllowed: 405
         case .clientGone, .clientStalled: 408
         case .nameNotFound, .connectRefused, .connectUnreachable, .closedBeforeResponse, .closedWithinHead,
-            .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated:
+            .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated,
+            .tunnelReset:
             502
-        case .nameTimedOut, .connectTimedOut, .responseHeadTimedOut, .responseIdleTimedOut, .requestTimedOut: 504
+        case .nameTimedOut, .connectTimedOut, .responseHeadTimedOut, .responseIdleTimedOut, .requestTimedOut,
+            .tunnelTimedOut:
+            504
         case .queueFull, .queueTimedOut, .outOfResources, .shutDown: 503
         }
     }
@@ -121,8 +129,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .nameTimedOut: "dns_timeout"
         case .connectRefused: "connection_refused"
         case .connectUnreachable: "destination_ip_unroutable"
-        case .connectTimedOut: "connection_timeout"
-        case .closedBeforeResponse: "connection_terminated"
+        case .connectTimedOut, .tunnelTimedOut: "connection_timeout"
+        case .closedBeforeResponse, .tunnelReset: "connection_terminated"
         case .closedWithinHead, .responseTruncated: "http_response_incomplete"
         case .responseHeadTimedOut, .requestTimedOut: "http_response_timeout"
         case .responseIdleTimedOut: "connection_read_timeout"
@@ -164,6 +172,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .unexpectedSwitch: "the upstream switched protocols without being asked"
         case .responseTruncated: "the upstream closed the connection within the content"
         case .responseIdleTimedOut: "the upstream's content stood still for too long"
+        case .tunnelReset: "the upstream reset the tunnel"
+        case .tunnelTimedOut: "nothing passed through the tunnel for too long"
         case .queueFull: "every upstream server is busy and the queue is full"
         case .queueTimedOut: "no upstream server became free in time"
         case .outOfResources: "there is no descriptor left for a connection upstream"
@@ -197,6 +207,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .unexpectedSwitch: "upstream_switched"
         case .responseTruncated: "upstream_truncated"
         case .responseIdleTimedOut: "upstream_idle_timeout"
+        case .tunnelReset: "upstream_reset"
+        case .tunnelTimedOut: "tunnel_timeout"
         case .queueFull: "queue_full"
         case .queueTimedOut: "queue_timeout"
         case .outOfResources: "out_of_resources"
@@ -211,8 +223,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
             .methodNotAllowed, .requestTimedOut, .clientGone, .clientStalled, .closedBeforeResponse,
             .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
-            .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .queueFull, .queueTimedOut, .outOfResources,
-            .shutDown:
+            .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut, .queueFull,
+            .queueTimedOut, .outOfResources, .shutDown:
             false
         }
     }

@@ -1,5 +1,5 @@
 // Heads as they leave. Everything that is not ours to change is copied in runs of whole lines, byte for byte; what
-// frames the message towards the next hop is written anew from what is in hand (DESIGN section 2, rules 3 and 7).
+// frames the message towards the next hop is written anew from what is in hand (docs/FORWARDING.md, rules 3 and 7).
 
 import Bytes
 import HTTPSemantics
@@ -70,7 +70,7 @@ public struct HeadRewrite {
         let isFramedAsItCame =
             switch storage.pointee.framing {
             case .length: true
-            case .none: storage.pointee.status != 204
+            case .none: storage.pointee.status != 204 && storage.pointee.status != 101
             case .chunked, .untilClose: false
             }
         return isFramedAsItCame && storage.pointee.reason.start != 0
@@ -103,8 +103,10 @@ public struct HeadRewrite {
     /// - Parameters:
     ///   - edits: the route's.
     ///   - serverAuthority: Host for an HTTP/1.0 request that has none.
+    ///   - passesUpgrade: whether the request to switch protocols goes up, too.
     public func writeRequest(
-        edits: CompiledEdits, serverAuthority: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter
+        edits: CompiledEdits, serverAuthority: UnsafeBufferPointer<UInt8>, passesUpgrade: Bool = false,
+        to out: inout ByteWriter
     ) {
         let storage = head.storage
         let facts = storage.pointee.facts
@@ -190,9 +192,31 @@ public struct HeadRewrite {
             hasProto: hasProto, hasHost: hasForwardedHost, edits: edits, isTrusted: isTrusted, to: &out)
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
         if !facts.contains(.requestID), !edits.removes("x-request-id") { writeRequestID(to: &out) }
-        if facts.contains(.acceptsTrailers) { out.append("TE: trailers\r\nConnection: TE\r\n") }
+        writeConnectionOptions(
+            acceptsTrailers: facts.contains(.acceptsTrailers), passesUpgrade: passesUpgrade, to: &out)
         if !edits.isEmpty { writeEdits(edits, exceptHost: true, to: &out) }
         out.append("\r\n")
+    }
+
+    /// What goes up of the fields for one connection alone, and Connection that names them.
+    private func writeConnectionOptions(acceptsTrailers: Bool, passesUpgrade: Bool, to out: inout ByteWriter) {
+        if acceptsTrailers { out.append("TE: trailers\r\n") }
+        if passesUpgrade {
+            var isFirst = true
+            out.append("Upgrade: ")
+            head.forEachUpgradeProtocol { name in
+                if !isFirst { out.append(", ") }
+                isFirst = false
+                out.append(head.bytes(name))
+            }
+            out.append("\r\n")
+        }
+        switch (acceptsTrailers, passesUpgrade) {
+        case (true, true): out.append("Connection: TE, Upgrade\r\n")
+        case (true, false): out.append("Connection: TE\r\n")
+        case (false, true): out.append("Connection: Upgrade\r\n")
+        case (false, false): break
+        }
     }
 
     private var authority: UnsafeBufferPointer<UInt8> { head.bytes(head.storage.pointee.authority) }
@@ -360,7 +384,8 @@ public struct HeadRewrite {
         if !startLineIsOurs { writeStatusLine(to: &out) }
         let framing = Self.downstreamFraming(head, isToHTTP10: isToHTTP10)
         // An answer to HEAD, and a 304, tells the framing that the content would have (RFC 9110 section 8.6).
-        let isWithoutContent = storage.pointee.framing == .none
+        let isSwitch = storage.pointee.status == 101
+        let isWithoutContent = storage.pointee.framing == .none && !isSwitch
         let tellsLength = framing == .length || (isWithoutContent && storage.pointee.status != 204)
         let tellsChunked = framing == .chunked || (isWithoutContent && storage.pointee.status != 204 && !isToHTTP10)
         var chunkedIsTold = false
@@ -396,7 +421,8 @@ public struct HeadRewrite {
                 continue
             case .via: isKept = isKept && via.isEmpty
             case .trailer: isKept = isKept && !isToHTTP10
-            case .other, .connection, .host, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .expect,
+            case .upgrade: isKept = isSwitch
+            case .other, .connection, .host, .keepAlive, .proxyConnection, .te, .http2Settings, .expect,
                 .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID, .date, .maxForwards,
                 .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
                 break
@@ -425,7 +451,9 @@ public struct HeadRewrite {
             out.append("\r\n")
         }
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
-        if closes {
+        if head.storage.pointee.status == 101 {
+            out.append("Connection: Upgrade\r\n")
+        } else if closes {
             out.append("Connection: close\r\n")
         } else if isToHTTP10 {
             out.append("Connection: keep-alive\r\n")

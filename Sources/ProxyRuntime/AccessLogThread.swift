@@ -45,7 +45,7 @@ final class AccessLogThread: Sendable {
         rings = (0..<workerCount).map { _ in LogRing(capacity: Self.ringBytes) }
         wakeUp = try WakeUp()
         self.onTrouble = onTrouble
-        _ = try Thread(name: "access-log") { [self] in
+        try Thread.start(name: "access-log") { [self] in
             run()
             isEnded.store(true, ordering: .releasing)
         }

@@ -109,6 +109,8 @@ struct UpstreamConnection {
     var state: SocketState = []
     /// Whether the last response's head allows another exchange.
     var isPersistent = false
+    /// Whether the end of the connection must be a reset: so a tunnel passes one on.
+    var endsByReset = false
     var decoder = HTTP1Decoder(.response)
     var inbound = Buffer()
     var outbound = Buffer()
@@ -150,7 +152,7 @@ struct RequestMemo {
     }
 }
 
-/// An exchange with what the runtime needs around the machine.
+/// An exchange with what the runtime needs around the machine. Its slot is freed as soon as it is over.
 struct ExchangeSlot {
     var timer: TimerEntry
     let token: SlabToken
@@ -209,5 +211,34 @@ struct ExchangeSlot {
         requestFraming = head.storage.pointee.framing
         receivedWallMicroseconds = wallMicroseconds
         timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
+    }
+}
+
+// The wheel and the pool keep the places of what is embedded in a connection, so these are made from the connection's
+// own place: a pointer that a call makes of `&connection.pointee.timer` is promised for that call alone.
+
+extension UnsafeMutablePointer<DownstreamConnection> {
+    var timer: UnsafeMutablePointer<TimerEntry> {
+        let offset = MemoryLayout<DownstreamConnection>.offset(of: \.timer).unsafelyUnwrapped
+        return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: TimerEntry.self)
+    }
+}
+
+extension UnsafeMutablePointer<UpstreamConnection> {
+    var timer: UnsafeMutablePointer<TimerEntry> {
+        let offset = MemoryLayout<UpstreamConnection>.offset(of: \.timer).unsafelyUnwrapped
+        return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: TimerEntry.self)
+    }
+
+    var idleLink: UnsafeMutablePointer<IdleLink> {
+        let offset = MemoryLayout<UpstreamConnection>.offset(of: \.idleLink).unsafelyUnwrapped
+        return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: IdleLink.self)
+    }
+}
+
+extension UnsafeMutablePointer<ExchangeSlot> {
+    var timer: UnsafeMutablePointer<TimerEntry> {
+        let offset = MemoryLayout<ExchangeSlot>.offset(of: \.timer).unsafelyUnwrapped
+        return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: TimerEntry.self)
     }
 }

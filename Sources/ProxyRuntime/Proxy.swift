@@ -112,9 +112,10 @@ private final class RunningProxy {
             let own = sockets.ofWorker[number]
             let shared = shared
             do throws(SystemError) {
-                _ = try Thread(name: "worker-\(number)") {
+                try Thread.start(name: "worker-\(number)") {
                     do throws(SystemError) {
                         let worker = try Worker(shared, number: number, sockets: own)
+                        shared.control.post(.workerStarted)
                         worker.run()
                         shared.control.post(.workerEnded)
                     } catch {
@@ -126,6 +127,28 @@ private final class RunningProxy {
                 throw StartupError("cannot start a thread", error)
             }
         }
+        try waitForStart()
+    }
+
+    /// Waits until every worker takes connections; if one cannot, ends them all.
+    private func waitForStart() throws(StartupError) {
+        var startedWorkers = 0
+        var failure: SystemError?
+        while runningWorkers > (failure == nil ? startedWorkers : 0) {
+            shared.control.wakeUp.wait()
+            for message in shared.control.takeAll() {
+                switch message {
+                case .workerStarted: startedWorkers += 1
+                case .workerEnded: runningWorkers -= 1
+                case .workerFailed(let error):
+                    runningWorkers -= 1
+                    failure = error
+                    tellAll(.stop)
+                default: handle(message)
+                }
+            }
+        }
+        if let failure { throw StartupError("a worker cannot start", failure) }
     }
 
     func waitForEnd(_ signals: borrowing Signals) {
@@ -158,25 +181,24 @@ private final class RunningProxy {
     }
 
     private func readMessages() {
-        for message in shared.control.takeAll() {
-            switch message {
-            case .workerEnded: runningWorkers -= 1
-            case .workerFailed(let error):
-                logger.error("a worker could not start", metadata: ["reason": "\(error)"])
-                runningWorkers -= 1
-                tellAll(.stop)
-            case .peer(let event): log(event)
-            case .peerEventsSuppressed(let count):
-                logger.warning("more of the like", metadata: ["count": "\(count)"])
-            case .acceptingPaused(let reason):
-                logger.warning("taking no new connections for a while", metadata: ["reason": "\(reason)"])
-            case .trouble(let text): logger.error("\(text)")
-            case .resolved(let server, let outcome): tellResolved(server, outcome)
-            case .resolutionFailed(let server, let failure):
-                logger.warning(
-                    "a name could not be looked up; its last addresses, if there are any, stay in use",
-                    metadata: ["server": "\(shared.servers[server].identity.description)", "reason": "\(failure)"])
-            }
+        for message in shared.control.takeAll() { handle(message) }
+    }
+
+    private func handle(_ message: ControlMessage) {
+        switch message {
+        case .workerStarted: break
+        case .workerEnded, .workerFailed: runningWorkers -= 1
+        case .peer(let event): log(event)
+        case .peerEventsSuppressed(let count):
+            logger.warning("more of the like", metadata: ["count": "\(count)"])
+        case .acceptingPaused(let reason):
+            logger.warning("taking no new connections for a while", metadata: ["reason": "\(reason)"])
+        case .trouble(let text): logger.error("\(text)")
+        case .resolved(let server, let outcome): tellResolved(server, outcome)
+        case .resolutionFailed(let server, let failure):
+            logger.warning(
+                "a name could not be looked up; its last addresses, if there are any, stay in use",
+                metadata: ["server": "\(shared.servers[server].identity.description)", "reason": "\(failure)"])
         }
     }
 

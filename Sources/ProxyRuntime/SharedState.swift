@@ -8,6 +8,8 @@ import Synchronization
 
 /// What threads tell the control thread.
 enum ControlMessage: Sendable {
+    /// A worker takes connections.
+    case workerStarted
     /// A worker ended.
     case workerEnded
     /// A peer failed in a way that the error log should tell.

@@ -38,6 +38,8 @@ struct ServerIdentity: Hashable, Sendable {
 /// What all workers share of one server.
 final class SharedServer: Sendable {
     let identity: ServerIdentity
+    // A worker says that it waits and looks for a place; another gives a place back and looks for who waits. Only a
+    // common order of all four sees to it that one of them sees the other.
     private let runningCount = Atomic<Int>(0)
     /// A bit for each worker, modulo 64, that has exchanges waiting.
     private let waitingWorkers = Atomic<UInt64>(0)
@@ -47,10 +49,10 @@ final class SharedServer: Sendable {
 
     /// Takes a place among `max`, if one is free.
     func takePermit(max: Int) -> Bool {
-        var current = runningCount.load(ordering: .relaxed)
+        var current = runningCount.load(ordering: .sequentiallyConsistent)
         while current < max {
             let (exchanged, original) = runningCount.weakCompareExchange(
-                expected: current, desired: current + 1, ordering: .acquiringAndReleasing)
+                expected: current, desired: current + 1, ordering: .sequentiallyConsistent)
             if exchanged { return true }
             current = original
         }
@@ -59,7 +61,7 @@ final class SharedServer: Sendable {
 
     /// Gives a place back.
     func givePermit() {
-        runningCount.subtract(1, ordering: .acquiringAndReleasing)
+        runningCount.subtract(1, ordering: .sequentiallyConsistent)
     }
 
     /// Whether a place among `max` is free at this moment.
@@ -67,7 +69,7 @@ final class SharedServer: Sendable {
 
     /// A worker that waits for a place, each in turn; nil if none does.
     func nextWaitingWorker() -> Int? {
-        let waiting = waitingWorkers.load(ordering: .acquiring)
+        let waiting = waitingWorkers.load(ordering: .sequentiallyConsistent)
         guard waiting != 0 else { return nil }
         let last = lastWokenWorker.load(ordering: .relaxed)
         let later = last == 63 ? 0 : waiting & (.max << UInt64(last + 1))
@@ -79,9 +81,9 @@ final class SharedServer: Sendable {
     func setWaiting(worker: Int, _ isWaiting: Bool) {
         let bit: UInt64 = 1 << UInt64(worker & 63)
         if isWaiting {
-            waitingWorkers.bitwiseOr(bit, ordering: .acquiringAndReleasing)
+            waitingWorkers.bitwiseOr(bit, ordering: .sequentiallyConsistent)
         } else {
-            waitingWorkers.bitwiseAnd(~bit, ordering: .acquiringAndReleasing)
+            waitingWorkers.bitwiseAnd(~bit, ordering: .sequentiallyConsistent)
         }
     }
 }

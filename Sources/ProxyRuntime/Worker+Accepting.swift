@@ -23,7 +23,10 @@ extension Worker {
     }
 
     func stopAccepting() {
-        if acceptingIsPaused { return }
+        if !acceptingIsPaused { removeListeners() }
+    }
+
+    private func removeListeners() {
         for index in 0..<listenerCount { epoll.remove(listeners[index].socket) }
     }
 
@@ -44,15 +47,19 @@ extension Worker {
             wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
             return
         }
-        acceptingIsPaused = false
         do {
             try startAccepting()
+            acceptingIsPaused = false
         } catch {
-            preconditionFailure("a listener cannot be watched again: \(error)")
+            // The kernel has no room to watch them: what was added is taken out, and it is tried again.
+            removeListeners()
+            wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
         }
     }
 
     func acceptConnections(_ listener: UnsafeMutablePointer<ListenerState>) {
+        // An event of this batch may be older than the word to drain.
+        if isDraining { return }
         for _ in 0..<Self.acceptsPerTurnMax {
             if shared.connectionCount >= shared.connectionsMax {
                 pauseAccepting("the bound of connections is reached")

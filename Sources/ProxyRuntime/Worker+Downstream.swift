@@ -25,7 +25,9 @@ extension Worker {
         if readiness.contains(.readable) || readiness.contains(.peerEnded) {
             connection.pointee.state.insert(.mayRead)
         }
-        if !readiness.isDisjoint(with: [.failed, .hungUp]) {
+        // A tunnel whose directions have both ended says so, too, and may have bytes still; there the read tells more.
+        let isOver = readiness.contains(.hungUp) && !isTunnel(connection)
+        if readiness.contains(.failed) || isOver {
             downstreamBroke(connection)
             return
         }
@@ -34,6 +36,10 @@ extension Worker {
             if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
         }
         resumeDownstream(connection)
+    }
+
+    private func isTunnel(_ connection: DownstreamPointer) -> Bool {
+        connection.pointee.exchange?.pointee.machine.isTunnel ?? false
     }
 
     /// Does whatever is possible now.
@@ -46,7 +52,7 @@ extension Worker {
             }
             // Also without bytes: the end of a request may have been left untold when the server took no more.
             let hasInput = !connection.pointee.inbound.isEmpty || connection.pointee.phase == .exchanging
-            if hasInput, mayDecode(connection) {
+            if hasInput, wantsRequest(connection) {
                 let buffered = connection.pointee.inbound.bytes
                 consume(buffered, from: connection, isScratch: false)
             }
@@ -62,6 +68,8 @@ extension Worker {
     /// A FIN that epoll told of while a request is being answered: its bytes need not be read to know (rule 9).
     private func noticeClientEnd(_ connection: DownstreamPointer) {
         guard connection.pointee.phase == .exchanging, let exchange = connection.pointee.exchange else { return }
+        // A tunnel is read to its end first.
+        if exchange.pointee.machine.isTunnel { return }
         // A request that is still being received may be complete in what is unread; only `abort` does not care.
         if exchange.pointee.machine.onClientClose != .abort, exchange.pointee.machine.requestSide == .receiving {
             return
@@ -74,9 +82,14 @@ extension Worker {
         connection.pointee.state.insert(.isBroken)
         pool.release(&connection.pointee.outbound)
         if connection.pointee.phase == .exchanging, let exchange = connection.pointee.exchange {
+            if exchange.pointee.machine.isTunnel {
+                perform(exchange.pointee.machine.tunnelBroke(.client), for: exchange)
+                return
+            }
             perform(exchange.pointee.machine.clientReset(), for: exchange)
             // Under `finish` the answer runs out unread: what waited for the client need not wait.
             if let exchange = connection.pointee.exchange, let upstream = exchange.pointee.upstream {
+                updateTimer(upstream)
                 schedule(upstream)
             }
         } else {
@@ -87,12 +100,15 @@ extension Worker {
     // MARK: Reading
 
     /// Whether bytes of the client are wanted now: backpressure is this answer.
-    private func mayDecode(_ connection: DownstreamPointer) -> Bool {
+    private func wantsRequest(_ connection: DownstreamPointer) -> Bool {
         switch connection.pointee.phase {
         case .idle, .receivingHead: return connection.pointee.outbound.isEmpty
         case .exchanging:
             guard let exchange = connection.pointee.exchange else { return false }
-            guard exchange.pointee.machine.wantsRequestContent else { return false }
+            let isWanted =
+                exchange.pointee.machine.isTunnel
+                ? exchange.pointee.machine.upward == .open : exchange.pointee.machine.wantsRequestContent
+            guard isWanted else { return false }
             guard let upstream = exchange.pointee.upstream else { return true }
             return upstream.pointee.outbound.isEmpty && !upstream.pointee.state.contains(.isBroken)
         case .flushing, .lingering, .closed: return false
@@ -101,7 +117,7 @@ extension Worker {
 
     private func readDownstream(_ connection: DownstreamPointer) {
         var turns = 0
-        while connection.pointee.state.contains(.mayRead), mayDecode(connection) {
+        while connection.pointee.state.contains(.mayRead), wantsRequest(connection) {
             turns += 1
             if turns > Self.readsPerRoundMax {
                 putOff(connection.pointee.timer.owner, &connection.pointee.state)
@@ -148,7 +164,12 @@ extension Worker {
     private func inputEnded(_ connection: DownstreamPointer) {
         connection.pointee.state.insert(.peerEnded)
         connection.pointee.state.remove(.mayRead)
-        if let exchange = connection.pointee.exchange {
+        if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
+            let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
+            perform(exchange.pointee.machine.tunnelInputEnded(.client, nothingWaits: nothingWaits), for: exchange)
+            // Half of a tunnel has a timer of its own.
+            if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
+        } else if let exchange = connection.pointee.exchange {
             // What is missing of the request will never come.
             perform(exchange.pointee.machine.clientEnded(), for: exchange)
         } else {
@@ -160,9 +181,14 @@ extension Worker {
     private func consume(
         _ input: UnsafeBufferPointer<UInt8>, from connection: DownstreamPointer, isScratch: Bool
     ) {
+        if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
+            passUp(input, exchange)
+            if !isScratch, !input.isEmpty { pool.consume(input.count, of: &connection.pointee.inbound) }
+            return
+        }
         var offset = 0
         connection.pointee.state.insert(.isProcessing)
-        decoding: while mayDecode(connection) {
+        decoding: while wantsRequest(connection) {
             let limits = connection.pointee.listener.pointee.compiled.pointee.headLimits
             let event = connection.pointee.decoder.next(input, from: &offset, into: head, limits: limits)
             if connection.pointee.exchange == nil {
@@ -312,6 +338,9 @@ extension Worker {
                 return
             }
         }
+        if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
+            perform(exchange.pointee.machine.tunnelDelivered(to: .client), for: exchange)
+        }
         // Drained: the server may be read again.
         if let upstream = connection.pointee.exchange?.pointee.upstream {
             updateTimer(upstream)
@@ -356,7 +385,7 @@ extension Worker {
     func closeDownstream(_ connection: DownstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         connection.pointee.phase = .closed
-        wheel.remove(&connection.pointee.timer)
+        wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         pool.release(&connection.pointee.outbound)
         if connection.pointee.endsByReset {
@@ -402,7 +431,7 @@ extension Worker {
         case .closed: return
         }
         connection.pointee.timerPurpose = purpose
-        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+        wheel.set(connection.timer, deadlineMilliseconds: deadline)
     }
 
     private func exchangeTimer(
@@ -417,7 +446,7 @@ extension Worker {
             if machine.responseSide == .ended {
                 return (.uploadAfterResponse, nowMilliseconds + Self.lingerIdleMilliseconds)
             }
-            guard machine.wantsRequestContent, !machine.hasAnswered, !machine.awaitsContinue, mayDecode(connection)
+            guard machine.wantsRequestContent, !machine.hasAnswered, !machine.awaitsContinue, wantsRequest(connection)
             else { return (.none, TimerEntry.never) }
             let idle = after(timers.requestIdleMilliseconds)
             guard let rate = timers.requestBytesPerSecondMin else { return (.requestContent, idle) }

@@ -162,8 +162,15 @@ extension Worker {
             release(exchange)
         case .release: release(exchange)
         case .close: letGo(exchange)
+        case .endSending:
+            if let upstream = exchange.pointee.upstream { Socket.endSending(upstream.pointee.socket) }
+        case .reset:
+            exchange.pointee.upstream?.pointee.endsByReset = true
+            letGo(exchange)
         case .retry:
             letGo(exchange)
+            // While we seek, the client is not waited for.
+            updateTimer(exchange.pointee.downstream)
             seek(exchange)
             return
         }
@@ -188,8 +195,10 @@ extension Worker {
         case .refuse: answerFailure(exchange)
         case .truncate:
             truncate(exchange)
-        case .close:
+        case .endSending: Socket.endSending(connection.pointee.socket)
+        case .close, .reset:
             toDownstream.clear()
+            if actions.downstream == .reset { connection.pointee.endsByReset = true }
             endExchange(exchange)
             closeDownstream(connection)
         }
@@ -202,8 +211,13 @@ extension Worker {
         if exchange.pointee.responseFraming == .untilClose { connection.pointee.endsByReset = true }
         let isStalled = exchange.pointee.machine.failure == .clientStalled
         endExchange(exchange)
-        connection.pointee.exchange = nil
-        if isStalled { closeDownstream(connection) } else { beginClosing(connection) }
+        if isStalled {
+            // The kernel need not keep for minutes what nobody takes.
+            connection.pointee.endsByReset = true
+            closeDownstream(connection)
+        } else {
+            beginClosing(connection)
+        }
     }
 
     private func endResponse(_ exchange: ExchangePointer) {
@@ -273,7 +287,7 @@ extension Worker {
         if let ring { writeRecord(exchange, to: ring) }
         precondition(exchange.pointee.upstream == nil, "an exchange ends without its upstream connection")
         leaveServer(exchange)
-        wheel.remove(&exchange.pointee.timer)
+        wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
         pool.release(&exchange.pointee.memo.block)
         exchange.pointee.snapshot.pointee.holderCount -= 1
@@ -285,7 +299,7 @@ extension Worker {
 
     func updateTimer(_ exchange: ExchangePointer) {
         wheel.set(
-            &exchange.pointee.timer,
+            exchange.timer,
             deadlineMilliseconds: min(
                 exchange.pointee.waitDeadlineMilliseconds, exchange.pointee.totalDeadlineMilliseconds))
     }
@@ -295,6 +309,7 @@ extension Worker {
             perform(exchange.pointee.machine.requestTimedOut(.requestTimedOut), for: exchange)
         } else if exchange.pointee.waitDeadlineMilliseconds <= nowMilliseconds {
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
+            updateTimer(exchange)
             seekingFailed(exchange, exchange.pointee.isQueued ? .queueTimedOut : .nameTimedOut)
         } else {
             updateTimer(exchange)

@@ -38,14 +38,19 @@ extension Worker {
             exchange.pointee.triedServers = 1
             return true
         }
+        let count = state.pointee.balancer.serverCount
+        let all: UInt64 = count >= 64 ? .max : (1 << UInt64(count)) - 1
         var full: UInt64 = 0
-        for _ in 0..<state.pointee.balancer.serverCount {
-            let index = state.pointee.balancer.choose(excluding: exchange.pointee.triedServers | full)
-            let bit: UInt64 = 1 << UInt64(min(index, 63))
+        for _ in 0..<count {
+            // Servers that were tried come again when no other is left; a full one does not.
+            let unwanted = exchange.pointee.triedServers | full
+            let index = state.pointee.balancer.choose(excluding: unwanted & all == all ? full : unwanted)
+            let bit: UInt64 = index < 64 ? 1 << UInt64(index) : 0
             if state.pointee.isBounded, let max = state.pointee.configuration.servers[index].exchangesMax {
                 if !state.pointee.servers[index].pointee.shared.takePermit(max: max) {
                     state.pointee.balancer.release(index)
                     full |= bit
+                    if full == all { return false }
                     continue
                 }
                 exchange.pointee.holdsPermit = true
@@ -86,19 +91,23 @@ extension Worker {
         }
     }
 
-    func timers(of exchange: ExchangePointer) -> UpstreamTimers {
+    private func timers(of exchange: ExchangePointer) -> UpstreamTimers {
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         return route.pointee.timers
     }
 
-    /// An address came, or the word that there is none.
-    func retryResolveWaiters() {
+    /// An address of a server came, or the word that there is none.
+    func retryResolveWaiters(_ server: Int) {
         let waiting = hot.pointee.resolveWaiters
         hot.pointee.resolveWaiters = []
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
                 exchange.pointee.upstream == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
             else { continue }
+            guard self.server(of: exchange).pointee.index == server else {
+                hot.pointee.resolveWaiters.append(token)
+                continue
+            }
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             connectToServer(exchange)
         }
@@ -112,13 +121,16 @@ extension Worker {
             guard exchange.pointee.machine.mayReuse(idleMilliseconds: nowMilliseconds - newest.idleSinceMilliseconds)
             else { return nil }
             let isTooOld = nowMilliseconds - connection.pointee.createdMilliseconds >= state.pointee.ageMillisecondsMax
-            // What cannot be sent twice is worth a look first: an end may lie in the socket already.
-            let isStale = !exchange.pointee.method.isIdempotent && Socket.hasNews(connection.pointee.socket)
+            // What cannot be sent twice, or may be too much to keep for that, is worth a look first: an end may lie in
+            // the socket already.
+            let isPrecious =
+                !exchange.pointee.method.isIdempotent || exchange.pointee.machine.requestSide == .receiving
+            let isStale = isPrecious && Socket.hasNews(connection.pointee.socket)
             if isTooOld || isStale {
                 closeUpstream(connection)
                 continue
             }
-            server.pointee.idle.remove(&connection.pointee.idleLink)
+            server.pointee.idle.remove(connection.idleLink)
             return connection
         }
         return nil
@@ -153,7 +165,9 @@ extension Worker {
         }
         let rewrite = HeadRewrite(head, values: values(of: exchange), via: via)
         let fits = toUpstream.write {
-            rewrite.writeRequest(edits: route.pointee.requestEdits, serverAuthority: authority, to: &$0)
+            rewrite.writeRequest(
+                edits: route.pointee.requestEdits, serverAuthority: authority,
+                passesUpgrade: exchange.pointee.machine.wantsUpgrade, to: &$0)
         }
         precondition(fits, "a head is larger than its bounds allow")
     }
@@ -187,10 +201,11 @@ extension Worker {
             let isConnected = try Socket.connect(socket, to: address)
             try epoll.addConnection(socket, connection.pointee.timer.owner)
             if isConnected {
+                connection.pointee.state.insert(.mayWrite)
                 connectionMade(connection)
             } else {
                 wheel.set(
-                    &connection.pointee.timer,
+                    connection.timer,
                     deadlineMilliseconds: after(timers(of: exchange).connectMilliseconds))
             }
         } catch {

@@ -69,7 +69,7 @@ extension Worker {
         readUpstream(connection)
         // Nothing can be written, and nothing came: there is no answer to wait for.
         if connection.pointee.phase == .busy, connection.pointee.state.contains(.isBroken),
-            !connection.pointee.state.contains(.mayRead), mayRead(connection)
+            !connection.pointee.state.contains(.mayRead), wantsResponse(connection)
         {
             upstreamBroke(connection)
         }
@@ -189,6 +189,7 @@ extension Worker {
             connection.pointee.state.remove(.mayWrite)
         }
         toUpstream.copy(skipping: sent, to: &connection.pointee.outbound, of: pool)
+        updateTimer(connection)
     }
 
     private func drainOutbound(_ connection: UpstreamPointer) {
@@ -216,6 +217,9 @@ extension Worker {
                 return
             }
         }
+        if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
+            perform(exchange.pointee.machine.tunnelDelivered(to: .server), for: exchange)
+        }
         // Drained: the client may be read again.
         if let exchange = connection.pointee.exchange { schedule(exchange.pointee.downstream) }
         if connection.pointee.phase == .finishing { closeUpstream(connection) }
@@ -231,14 +235,15 @@ extension Worker {
     // MARK: Reading the response
 
     /// Whether bytes of the server are wanted now: backpressure is this answer.
-    private func mayRead(_ connection: UpstreamPointer) -> Bool {
+    private func wantsResponse(_ connection: UpstreamPointer) -> Bool {
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return false }
+        if exchange.pointee.machine.isTunnel, exchange.pointee.machine.downward != .open { return false }
         return exchange.pointee.downstream.pointee.outbound.isEmpty
     }
 
     private func readUpstream(_ connection: UpstreamPointer) {
         var turns = 0
-        while connection.pointee.state.contains(.mayRead), mayRead(connection) {
+        while connection.pointee.state.contains(.mayRead), wantsResponse(connection) {
             turns += 1
             if turns > Self.readsPerRoundMax {
                 putOff(connection.pointee.timer.owner, &connection.pointee.state)
@@ -284,6 +289,11 @@ extension Worker {
         _ input: UnsafeBufferPointer<UInt8>, from connection: UpstreamPointer, isScratch: Bool
     ) {
         guard let first = connection.pointee.exchange else { return }
+        if first.pointee.machine.isTunnel {
+            passDown(input, first)
+            if !isScratch { pool.consume(input.count, of: &connection.pointee.inbound) }
+            return
+        }
         let downstream = first.pointee.downstream
         first.pointee.machine.responseBytesReceived()
         if !first.pointee.retained.isEmpty { pool.release(&first.pointee.retained) }
@@ -298,10 +308,19 @@ extension Worker {
             switch event {
             case .needsInput: break decoding
             case .interim: forwardInterim(exchange)
-            case .head: forwardHead(exchange, connection)
+            case .head:
+                forwardHead(exchange, connection)
+                if connection.pointee.exchange == first, first.pointee.machine.isTunnel {
+                    openTunnel(first, UnsafeBufferPointer(rebasing: input[offset...]))
+                    offset = input.count
+                    break decoding
+                }
             case .content(let start, let count):
                 _ = exchange.pointee.machine.responseContentReceived(count, now: nowMicroseconds)
                 forwardContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
+                if connection.pointee.decoder.endedWithContent() {
+                    endResponse(exchange, connection, hasSurplus: offset < input.count)
+                }
             case .trailers:
                 if exchange.pointee.responseFraming == .chunked {
                     exchange.pointee.responseEndIsWritten = true
@@ -336,7 +355,7 @@ extension Worker {
             pool.release(&connection.pointee.inbound)
             return
         }
-        if connection.pointee.decoder.isEnded {
+        if connection.pointee.decoder.isEnded, !(connection.pointee.exchange?.pointee.machine.isTunnel ?? false) {
             // The response is over and the request is not: what still comes belongs to nobody.
             if offset < input.count { connection.pointee.isPersistent = false }
             pool.release(&connection.pointee.inbound)
@@ -421,6 +440,12 @@ extension Worker {
         guard let exchange = connection.pointee.exchange else { return }
         connection.pointee.state.remove(.mayRead)
         connection.pointee.isPersistent = false
+        if exchange.pointee.machine.isTunnel {
+            let nothingWaits = exchange.pointee.downstream.pointee.outbound.isEmpty
+            perform(exchange.pointee.machine.tunnelInputEnded(.server, nothingWaits: nothingWaits), for: exchange)
+            updateTimer(connection)
+            return
+        }
         let wasUntilClose = connection.pointee.decoder.isUntilClose
         if wasUntilClose, connection.pointee.decoder.inputEnded() {
             endResponse(exchange, connection, hasSurplus: false)
@@ -432,6 +457,10 @@ extension Worker {
     /// The server's connection ended where no message ends.
     private func upstreamBroke(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { return }
+        if exchange.pointee.machine.isTunnel {
+            perform(exchange.pointee.machine.tunnelBroke(.server), for: exchange)
+            return
+        }
         let machine = exchange.pointee.machine
         let cause: Failure
         if machine.hasAnswered {
@@ -462,7 +491,8 @@ extension Worker {
         let isSpent = connection.pointee.exchangeCount >= state.pointee.exchangesPerConnectionMax
         guard connection.pointee.isPersistent, !connection.pointee.state.contains(.isBroken),
             !connection.pointee.state.contains(.peerEnded),
-            state.pointee.idleConnectionsMax > 0, !isSpent, peerIdleMilliseconds > 1000, !hasUnread(connection)
+            !exchange.pointee.machine.wantsUpgrade, state.pointee.idleConnectionsMax > 0, !isSpent,
+            peerIdleMilliseconds > 1000, !hasUnread(connection)
         else {
             closeUpstream(connection)
             leaveServer(exchange)
@@ -470,9 +500,9 @@ extension Worker {
         }
         connection.pointee.phase = .idle
         let server = connection.pointee.server
-        server.pointee.idle.push(&connection.pointee.idleLink, nowMilliseconds: nowMilliseconds)
+        server.pointee.idle.push(connection.idleLink, nowMilliseconds: nowMilliseconds)
         let deadline = nowMilliseconds &+ min(state.pointee.idleMillisecondsMax, peerIdleMilliseconds &- 1000)
-        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+        wheel.set(connection.timer, deadlineMilliseconds: deadline)
         if server.pointee.idle.count > state.pointee.idleConnectionsMax,
             let oldest = server.pointee.idle.oldestOwner, let superfluous = upstreams.find(oldest)
         {
@@ -492,15 +522,19 @@ extension Worker {
     func closeUpstream(_ connection: UpstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         switch connection.pointee.phase {
-        case .idle: connection.pointee.server.pointee.idle.remove(&connection.pointee.idleLink)
+        case .idle: connection.pointee.server.pointee.idle.remove(connection.idleLink)
         case .busy: toUpstream.clear()
         case .connecting, .finishing, .closed: break
         }
         connection.pointee.phase = .closed
-        wheel.remove(&connection.pointee.timer)
+        wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         pool.release(&connection.pointee.outbound)
-        Socket.close(connection.pointee.socket)
+        if connection.pointee.endsByReset {
+            Socket.reset(connection.pointee.socket)
+        } else {
+            Socket.close(connection.pointee.socket)
+        }
         hot.pointee.graveyard.append(connection.pointee.timer.owner)
     }
 
@@ -510,19 +544,25 @@ extension Worker {
     func updateTimer(_ connection: UpstreamPointer) {
         if connection.pointee.phase == .finishing {
             wheel.set(
-                &connection.pointee.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
+                connection.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
         }
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
-        let timers = timers(of: exchange)
-        let deadline: UInt64
+        guard let route = exchange.pointee.route else { preconditionFailure("no route") }
+        let limit: Int?
         switch exchange.pointee.machine.responseSide {
-        case .awaitingHead: deadline = after(timers.responseHeadMilliseconds)
+        case .awaitingHead: limit = route.pointee.timers.responseHeadMilliseconds
         case .relaying:
-            // It stands still while backpressure pauses reading.
-            deadline = mayRead(connection) ? after(timers.responseIdleMilliseconds) : TimerEntry.never
-        case .ended, .failed: deadline = TimerEntry.never
+            if exchange.pointee.machine.isTunnel {
+                limit =
+                    exchange.pointee.machine.isHalfClosed
+                    ? route.pointee.timers.tunnelHalfClosedMilliseconds : route.pointee.timers.tunnelIdleMilliseconds
+            } else {
+                // It stands still while backpressure pauses reading.
+                limit = wantsResponse(connection) ? route.pointee.timers.responseIdleMilliseconds : nil
+            }
+        case .ended, .failed: limit = nil
         }
-        wheel.set(&connection.pointee.timer, deadlineMilliseconds: deadline)
+        wheel.set(connection.timer, deadlineMilliseconds: after(limit))
     }
 
     func upstreamTimerExpired(_ connection: UpstreamPointer) {
@@ -532,6 +572,10 @@ extension Worker {
         case .idle, .finishing: closeUpstream(connection)
         case .busy:
             guard let exchange = connection.pointee.exchange else { return }
+            if exchange.pointee.machine.isTunnel {
+                perform(exchange.pointee.machine.tunnelTimedOut(), for: exchange)
+                return
+            }
             let cause: Failure =
                 exchange.pointee.machine.hasAnswered ? .responseIdleTimedOut : .responseHeadTimedOut
             perform(exchange.pointee.machine.upstreamFailed(cause), for: exchange)

@@ -2,9 +2,12 @@
 // threads leave messages. This file has the loop and what every event passes; the other Worker+ files have one side
 // or one subject each.
 //
-// Re-entrancy is avoided by the agenda: what an event makes possible on another connection (a pipelined request, a
-// drained buffer, a broken write) is put on the agenda and done when the event's own work is over. Slots of closed
-// connections are freed at the end of the batch, so pointers stay valid within it.
+// What an event makes possible on another connection (a pipelined request, a drained buffer, a broken write) is put
+// on the agenda and done when the event's own work is over. What has to nest all the same (a failure that leads to
+// another try, or to an answer of ours) is safe by three rules: a connection whose bytes are being decoded is marked
+// `isProcessing` and keeps its buffer; slots of closed connections are freed at the end of the batch, so their
+// pointers stay valid within it; slots of exchanges are freed at once, so after `perform` an exchange is reached by
+// its connection again or not at all.
 
 import Bytes
 import EventLoop
@@ -64,7 +67,7 @@ struct ListeningSocket: Sendable {
 struct SnapshotSlot {
     let snapshot: Snapshot
     let upstreams: [UnsafeMutablePointer<UpstreamState>]
-    /// Exchanges that hold it.
+    /// Exchanges that hold it: the last one lets a replaced snapshot go.
     var holderCount = 0
 }
 
@@ -359,10 +362,10 @@ final class Worker {
             case .stop: isEnded = true
             case .addressesChanged(let server, let addresses):
                 servers[server].addresses = .known(addresses)
-                retryResolveWaiters()
+                retryResolveWaiters(server)
             case .addressesFailed(let server, let failure):
                 servers[server].addresses = .failed(failure)
-                retryResolveWaiters()
+                retryResolveWaiters(server)
             case .permitReturned(let server): serveQueues(ofServer: server)
             }
         }
@@ -370,20 +373,35 @@ final class Worker {
 
     private func drain() {
         guard !isDraining else { return }
+        // Who was let in by the kernel before the end is answered once more.
+        for index in 0..<listenerCount where !acceptingIsPaused { acceptConnections(listeners + index) }
         isDraining = true
         stopAccepting()
-        for index in 0..<listenerCount where !listeners[index].isShared { Socket.close(listeners[index].socket) }
-        downstreams.forEach { connection in
-            switch connection.pointee.phase {
-            case .idle:
-                // What is written but not taken yet is still delivered.
-                if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
-            case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
-            case .lingering:
-                connection.pointee.phaseStartMilliseconds = nowMilliseconds
-                updateTimer(connection)
-            case .receivingHead, .flushing, .closed: break
+        for index in 0..<listenerCount {
+            // A socket that others have, too, is ended for all: they were told to drain as well.
+            if listeners[index].isShared {
+                Socket.stopListening(listeners[index].socket)
+            } else {
+                Socket.close(listeners[index].socket)
             }
+        }
+        downstreams.forEach { drain($0) }
+    }
+
+    private func drain(_ connection: DownstreamPointer) {
+        switch connection.pointee.phase {
+        case .idle:
+            // A request may lie in the socket already.
+            connection.pointee.state.insert(.mayRead)
+            resumeDownstream(connection)
+            guard connection.pointee.phase == .idle else { return }
+            // What is written but not taken yet is still delivered.
+            if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
+        case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
+        case .lingering:
+            connection.pointee.phaseStartMilliseconds = nowMilliseconds
+            updateTimer(connection)
+        case .receivingHead, .flushing, .closed: break
         }
     }
 

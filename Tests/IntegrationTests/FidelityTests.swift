@@ -76,16 +76,6 @@ import Testing
         #expect(request["X-End"] == "1")
     }
 
-    @Test func anUpgradeIsForwardedAsAnOrdinaryRequest() throws {
-        let request = try received(
-            head(
-                "GET /chat HTTP/1.1", "Host: test", "Connection: Upgrade", "Upgrade: websocket",
-                "Sec-WebSocket-Version: 13"))
-        #expect(request["Upgrade"] == nil)
-        #expect(request["Connection"] == nil)
-        #expect(request["Sec-WebSocket-Version"] == "13")
-    }
-
     @Test func hopByHopFieldsOfResponsesAreRemoved() throws {
         let response = try forwarded(
             Array(

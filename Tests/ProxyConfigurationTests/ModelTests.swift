@@ -44,11 +44,12 @@ import Testing
             route.forwarding
                 == Forwarding(
                     interim: .forward, onClientClose: .abort, contentBytesMax: nil, errorFormat: .text, retriesMax: 2,
-                    responseHeadBytesMax: 65536))
+                    responseHeadBytesMax: 65536, upgrade: .any))
         #expect(
             route.timers
                 == UpstreamTimers(
-                    connectMilliseconds: 5000, responseHeadMilliseconds: 600_000, responseIdleMilliseconds: 3_600_000))
+                    connectMilliseconds: 5000, responseHeadMilliseconds: 600_000, responseIdleMilliseconds: 3_600_000,
+                    tunnelIdleMilliseconds: 3_600_000, tunnelHalfClosedMilliseconds: 300_000))
         #expect(route.location == SourceLocation(file: "proxy.conf", line: 2, column: 23))
     }
 
@@ -165,7 +166,7 @@ import Testing
 
     @Test func upstreamSettingsComeFromTheRouteThenTheUpstreamThenTheTop() throws {
         let text = """
-            connect_timeout 1s; response_head_timeout 1s; response_idle_timeout 1s; response_head_max 1k; retries 1;
+            connect_timeout 1s; response_head_timeout 1s; response_idle_timeout 1s; tunnel_idle_timeout 9s; response_head_max 1k; retries 1;
             queue_timeout 1s;
             listener l {
                 bind 1;
@@ -182,13 +183,15 @@ import Testing
         #expect(
             routes[0].timers
                 == UpstreamTimers(
-                    connectMilliseconds: 1000, responseHeadMilliseconds: 2000, responseIdleMilliseconds: nil))
+                    connectMilliseconds: 1000, responseHeadMilliseconds: 2000, responseIdleMilliseconds: nil,
+                    tunnelIdleMilliseconds: 9000, tunnelHalfClosedMilliseconds: 300_000))
         #expect(routes[0].forwarding.retriesMax == 3)
         #expect(routes[0].forwarding.responseHeadBytesMax == 2048)
         #expect(
             routes[1].timers
                 == UpstreamTimers(
-                    connectMilliseconds: 1000, responseHeadMilliseconds: 1000, responseIdleMilliseconds: 1000))
+                    connectMilliseconds: 1000, responseHeadMilliseconds: 1000, responseIdleMilliseconds: 1000,
+                    tunnelIdleMilliseconds: 9000, tunnelHalfClosedMilliseconds: 300_000))
         #expect(routes[1].forwarding.retriesMax == 1)
         #expect(routes[1].forwarding.responseHeadBytesMax == 1024)
         #expect(routes[2].timers.connectMilliseconds == 9000)
@@ -197,7 +200,7 @@ import Testing
 
     @Test func exchangeSettingsComeFromTheInnermostBlock() throws {
         let text = """
-            interim off; on_client_close finish; content_max 1k; error_format json;
+            interim off; upgrade websocket; on_client_close finish; content_max 1k; error_format json;
             listener l {
                 on_client_close half_close;
                 bind 1;
@@ -212,6 +215,7 @@ import Testing
         let listener = try model(text).listeners[0]
         let forwarding = listener.hosts.flatMap(\.routes).map(\.forwarding)
         #expect(forwarding.map(\.interim) == [.http2, .off, .off])
+        #expect(forwarding.map(\.upgrade) == [.websocket, .websocket, .websocket])
         #expect(forwarding.map(\.onClientClose) == [.halfClose, .halfClose, .halfClose])
         #expect(forwarding.map(\.contentBytesMax) == [2048, nil, 1024])
         #expect(forwarding.map(\.errorFormat) == [.text, .json, .json])

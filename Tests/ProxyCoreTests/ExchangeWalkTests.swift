@@ -88,6 +88,7 @@ private struct Walker {
             expect(connection != nil || isSeeking, "closes what it has not")
             detach(transport)
         case .retry: detach(transport, seeks: true)
+        case .endSending, .reset: expect(false, "a tunnel's action without a tunnel")
         }
         switch actions.downstream {
         case .none: break
@@ -115,6 +116,7 @@ private struct Walker {
             isTruncated = true
             isOver = true
         case .close: isOver = true
+        case .endSending, .reset: expect(false, "a tunnel's action without a tunnel")
         }
         if isOver { expect(connection == nil && !isSeeking, "over with an upstream") }
     }

@@ -1,0 +1,40 @@
+// Tunnels: behind a 101 that was asked for, bytes pass as they are. Backpressure, half-close and resets pass, too.
+// Reading and writing are those of every connection; what stands here is what differs.
+
+import Bytes
+import EventLoop
+import HTTPSemantics
+import ProxyCore
+
+extension Worker {
+    /// The head of a 101 is written. What came with it passes at once, and so does what the client sent behind its
+    /// request.
+    /// - Parameter glued: bytes behind the head.
+    func openTunnel(_ exchange: ExchangePointer, _ glued: UnsafeBufferPointer<UInt8>) {
+        // Should we have to cut it off, only a reset shows that.
+        exchange.pointee.responseFraming = .untilClose
+        if !glued.isEmpty { passDown(glued, exchange) }
+        if let upstream = exchange.pointee.upstream { updateTimer(upstream) }
+        schedule(exchange.pointee.downstream)
+    }
+
+    /// Bytes of the client for the server.
+    func passUp(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
+        guard let upstream = exchange.pointee.upstream, let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .client, now: nowMicroseconds)
+        let fits = toUpstream.append(base, count: bytes.count)
+        precondition(fits, "a turn begins with an empty gather")
+        flush(upstream)
+        updateTimer(upstream)
+    }
+
+    /// Bytes of the server for the client.
+    func passDown(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .server, now: nowMicroseconds)
+        let fits = toDownstream.append(base, count: bytes.count)
+        precondition(fits, "a turn's bytes are larger than the gather")
+        flush(exchange.pointee.downstream)
+        if let upstream = exchange.pointee.upstream { updateTimer(upstream) }
+    }
+}
