@@ -170,7 +170,7 @@ import Testing
 
     @Test(arguments: HeadFault.allCases)
     func statuses(_ fault: HeadFault) {
-        // DESIGN section 2, rules 11 and 13.
+        // docs/FORWARDING.md, rules 11 and 13.
         let expected: UInt16 =
             switch fault {
             case .targetTooLong: 414

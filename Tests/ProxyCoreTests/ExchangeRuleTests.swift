@@ -1,5 +1,5 @@
 // The rules that an exchange decides: retries, early answers, interim responses, closing clients, limits, answers of
-// our own (DESIGN section 2, rules 2, 4, 6, 9, 10, 12).
+// our own (docs/FORWARDING.md, rules 2, 4, 6, 9, 10, 12).
 
 import HTTPSemantics
 import ProxyConfiguration

@@ -1,6 +1,6 @@
 // Invariants, over random walks of many exchanges that share the connections of a fake multiplexed transport:
 // one final head; no content before it and none behind its end; a clean end only of a message that is whole; nothing
-// after an exchange is over; its stream is released or closed by then; a request is sent twice only as DESIGN's
+// after an exchange is over; its stream is released or closed by then; a request is sent twice only as docs/FORWARDING.md's
 // rule 10 allows; and what happens to one stream does not touch another.
 
 import HTTPSemantics

@@ -1,4 +1,4 @@
-// Answers of our own: their status, Proxy-Status, and a Content-Length that is the content's (DESIGN section 2,
+// Answers of our own: their status, Proxy-Status, and a Content-Length that is the content's (docs/FORWARDING.md,
 // rule 13).
 
 import HTTPSemantics

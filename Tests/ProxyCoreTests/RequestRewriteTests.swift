@@ -1,4 +1,4 @@
-// Requests as they go up, byte for byte (DESIGN section 2, rules 3 and 7).
+// Requests as they go up, byte for byte (docs/FORWARDING.md, rules 3 and 7).
 
 import HTTPSemantics
 import Testing

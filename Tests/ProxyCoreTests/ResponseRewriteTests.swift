@@ -1,4 +1,4 @@
-// Responses, interim responses and trailers as they go down, byte for byte (DESIGN section 2, rules 2, 3 and 7).
+// Responses, interim responses and trailers as they go down, byte for byte (docs/FORWARDING.md, rules 2, 3 and 7).
 
 import HTTPSemantics
 import Testing

@@ -1,16 +1,13 @@
 """Starts the proxy and the behaviour probe on free ports; exit status 1 if a case fails, 2 if it could not be run.
 
-    scripts/conformance [--only PREFIX,...] [--all]
+    scripts/conformance [--only PREFIX,...]
 
---all includes the cases of tunnels, which the proxy does not offer yet.
 """
 import argparse, os, subprocess, sys
 
 import peers
 
 PROBE = os.path.join(os.path.dirname(__file__), "../../Tests/Conformance/probe.py")
-# Upgrade and CONNECT: `u33a` to `u38b`, and the slow reader inside a tunnel.
-TUNNELS = "u,x44c"
 # What the probe is told of the configuration below.
 RESPONSE_HEAD_SECONDS = 3
 
@@ -33,7 +30,6 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/conformance", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="prefixes of cases, separated by commas")
-    parser.add_argument("--all", action="store_true", help="the cases of tunnels too")
     arguments = parser.parse_args()
     origin_port = peers.free_port()
     try:
@@ -41,7 +37,7 @@ def main():
             status = subprocess.call(
                 [sys.executable, PROBE, "--proxy", "127.0.0.1:%d" % proxy.port, "--origin-port", str(origin_port),
                  "--pid", str(proxy.process.pid), "--timeout-s", str(RESPONSE_HEAD_SECONDS),
-                 "--only", arguments.only, "--skip", "" if arguments.all else TUNNELS])
+                 "--only", arguments.only])
             if not proxy.is_alive():
                 print("the proxy ended, status %s" % proxy.process.returncode, file=sys.stderr)
                 status = status or 1
