@@ -5,7 +5,6 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 
 int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length) {
     return accept4(listener, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -38,21 +37,3 @@ int headfirst_affinity_count(void) {
 int headfirst_random(void *bytes, size_t count) { return getrandom(bytes, count, 0) == (ssize_t)count ? 0 : -1; }
 
 void headfirst_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
-
-// The library's own wrappers are cancellation points, at about seventy instructions a call. No thread of ours is
-// ever cancelled.
-ssize_t headfirst_receive(int socket, void *room, size_t capacity, int flags) {
-    return syscall(SYS_recvfrom, socket, room, capacity, flags, NULL, NULL);
-}
-
-ssize_t headfirst_send(int socket, const void *bytes, size_t count, int flags) {
-    return syscall(SYS_sendto, socket, bytes, count, flags, NULL, 0);
-}
-
-ssize_t headfirst_send_message(int socket, const struct msghdr *message, int flags) {
-    return syscall(SYS_sendmsg, socket, message, flags);
-}
-
-int headfirst_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
-    return (int)syscall(SYS_epoll_pwait, epoll, events, max, timeout, NULL, (size_t)8);
-}

@@ -12,8 +12,6 @@ extension Worker {
     private static var lingerIdleMilliseconds: UInt64 { 5_000 }
     private static var lingerMilliseconds: UInt64 { 30_000 }
     private static var drainLingerMilliseconds: UInt64 { 1_000 }
-    /// Bytes that are read at least, where a part of a message is already there.
-    private static var readBytesMin: Int { 4096 }
     /// A sender gets this long before its rate counts.
     private static var rateGraceMilliseconds: UInt64 { 5_000 }
 
@@ -123,37 +121,13 @@ extension Worker {
                 putOff(connection.pointee.timer.owner, &connection.pointee.state)
                 return
             }
-            let isScratch = connection.pointee.inbound.isEmpty
-            let room: UnsafeMutablePointer<UInt8>
-            let capacity: Int
-            if isScratch {
-                room = scratch
-                capacity = scratchCapacity
-            } else {
-                pool.reserve(Self.readBytesMin, in: &connection.pointee.inbound)
-                let buffer = connection.pointee.inbound
-                room = buffer.base.unsafelyUnwrapped + Int(buffer.end)
-                capacity = Int(buffer.capacity) - Int(buffer.end)
-            }
-            switch Socket.receive(connection.pointee.socket, into: room, capacity: capacity) {
-            case .bytes(let count):
-                // A short read means that nothing is left, unless the end is behind it.
-                if count < capacity, !connection.pointee.state.contains(.peerEnded) {
-                    connection.pointee.state.remove(.mayRead)
-                }
-                if isScratch {
-                    consume(UnsafeBufferPointer(start: room, count: count), from: connection, isScratch: true)
-                } else {
-                    connection.pointee.inbound.end += UInt32(count)
-                    let buffered = connection.pointee.inbound.bytes
-                    consume(buffered, from: connection, isScratch: false)
-                }
-            case .wouldBlock:
-                connection.pointee.state.remove(.mayRead)
+            switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
+            case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
+            case .nothing: break
             case .ended:
                 inputEnded(connection)
                 return
-            case .failed:
+            case .broken:
                 downstreamBroke(connection)
                 return
             }
@@ -163,7 +137,6 @@ extension Worker {
     /// The client's direction is read to its end.
     private func inputEnded(_ connection: DownstreamPointer) {
         connection.pointee.state.insert(.peerEnded)
-        connection.pointee.state.remove(.mayRead)
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
             perform(exchange.pointee.machine.tunnelInputEnded(.client, nothingWaits: nothingWaits), for: exchange)
@@ -244,15 +217,7 @@ extension Worker {
     ) {
         switch connection.pointee.phase {
         case .idle, .receivingHead, .exchanging:
-            if isScratch {
-                if offset < input.count {
-                    pool.append(
-                        UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: input[offset...])),
-                        to: &connection.pointee.inbound)
-                }
-            } else if offset > 0 {
-                pool.consume(offset, of: &connection.pointee.inbound)
-            }
+            keep(input, from: offset, isScratch: isScratch, in: &connection.pointee.inbound)
             guard connection.pointee.exchange == nil else { return }
             if connection.pointee.phase == .idle, !connection.pointee.inbound.isEmpty,
                 connection.pointee.outbound.isEmpty
@@ -288,56 +253,43 @@ extension Worker {
 
     /// Writes what this turn has collected for the client; what the socket does not take waits.
     func flush(_ connection: DownstreamPointer) {
-        guard !toDownstream.isEmpty else { return }
-        defer { toDownstream.clear() }
+        guard !downstreamGather.isEmpty else { return }
+        defer { downstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
-        var sent = 0
-        if connection.pointee.outbound.isEmpty, connection.pointee.state.contains(.mayWrite) {
-            switch toDownstream.send(to: connection.pointee.socket) {
-            case .bytes(let count):
-                sent = count
-                if sent == toDownstream.byteCount { return }
-            case .wouldBlock: break
-            case .ended, .failed:
-                connection.pointee.state.insert(.isBroken)
-                schedule(connection)
-                return
-            }
-            connection.pointee.state.remove(.mayWrite)
-        }
         let wasEmpty = connection.pointee.outbound.isEmpty
-        toDownstream.copy(skipping: sent, to: &connection.pointee.outbound, of: pool)
-        if wasEmpty {
+        let outcome = send(
+            downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        switch outcome {
+        case .all: break
+        case .some:
+            guard wasEmpty else { return }
             noteUnacknowledged(connection)
             updateTimer(connection)
             // While the client takes nothing, nothing is read from the server, and its clock stands still.
             if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
+        case .broken:
+            connection.pointee.state.insert(.isBroken)
+            schedule(connection)
         }
     }
 
     /// The socket takes bytes again.
     private func drainOutbound(_ connection: DownstreamPointer) {
-        while !connection.pointee.outbound.isEmpty {
-            let bytes = connection.pointee.outbound.bytes
-            guard let base = bytes.baseAddress else { return }
-            switch Socket.send(connection.pointee.socket, base, count: bytes.count) {
-            case .bytes(let count):
-                pool.consume(count, of: &connection.pointee.outbound)
+        switch sendWaiting(
+            to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        {
+        case .all: break
+        case .some(let count):
+            if count > 0 {
+                noteUnacknowledged(connection)
                 updateTimer(connection)
-                if count < bytes.count {
-                    connection.pointee.state.remove(.mayWrite)
-                    noteUnacknowledged(connection)
-                    return
-                }
-            case .wouldBlock:
-                connection.pointee.state.remove(.mayWrite)
-                return
-            case .ended, .failed:
-                connection.pointee.state.insert(.isBroken)
-                pool.release(&connection.pointee.outbound)
-                return
             }
+            return
+        case .broken:
+            connection.pointee.state.insert(.isBroken)
+            return
         }
+        updateTimer(connection)
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             perform(exchange.pointee.machine.tunnelDelivered(to: .client), for: exchange)
         }

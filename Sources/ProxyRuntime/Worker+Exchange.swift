@@ -197,7 +197,7 @@ extension Worker {
             truncate(exchange)
         case .endSending: Socket.endSending(connection.pointee.socket)
         case .close, .reset:
-            toDownstream.clear()
+            downstreamGather.clear()
             if actions.downstream == .reset { connection.pointee.endsByReset = true }
             endExchange(exchange)
             closeDownstream(connection)
@@ -232,9 +232,9 @@ extension Worker {
 
     /// Writes into what this turn has collected for the client, making room first if there is none.
     func write(to connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void) {
-        if toDownstream.write(body) { return }
+        if downstreamGather.write(body) { return }
         flush(connection)
-        let fits = toDownstream.write(body)
+        let fits = downstreamGather.write(body)
         precondition(fits, "a head is larger than its bounds allow")
     }
 

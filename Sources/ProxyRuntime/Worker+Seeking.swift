@@ -140,8 +140,8 @@ extension Worker {
     private func retainHead(_ exchange: ExchangePointer) {
         guard exchange.pointee.retained.isEmpty else { return }
         writeHead(of: exchange)
-        toUpstream.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
-        toUpstream.clear()
+        upstreamGather.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
+        upstreamGather.clear()
     }
 
     /// Writes the request's head, from the scratch, into what this turn has collected for the upstream.
@@ -150,7 +150,7 @@ extension Worker {
         let via = exchange.pointee.listener.pointee.via
         let connection = exchange.pointee.downstream
         if route.pointee.requestEdits.isEmpty, HeadRewrite.isUsualRequest(head, from: &connection.pointee.peer) {
-            let fits = toUpstream.write {
+            let fits = upstreamGather.write {
                 HeadRewrite.writeUsualRequest(
                     head, from: &connection.pointee.peer, requestID: exchange.pointee.requestID, via: via, to: &$0)
             }
@@ -164,7 +164,7 @@ extension Worker {
             authority = UnsafeBufferPointer(start: nil, count: 0)
         }
         let rewrite = HeadRewrite(head, values: values(of: exchange), via: via)
-        let fits = toUpstream.write {
+        let fits = upstreamGather.write {
             rewrite.writeRequest(
                 edits: route.pointee.requestEdits, serverAuthority: authority,
                 passesUpgrade: exchange.pointee.machine.wantsUpgrade, to: &$0)

@@ -22,7 +22,7 @@ extension Worker {
     func passUp(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
         guard let upstream = exchange.pointee.upstream, let base = bytes.baseAddress, !bytes.isEmpty else { return }
         exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .client, now: nowMicroseconds)
-        let fits = toUpstream.append(base, count: bytes.count)
+        let fits = upstreamGather.append(base, count: bytes.count)
         precondition(fits, "a turn begins with an empty gather")
         flush(upstream)
         updateTimer(upstream)
@@ -32,7 +32,7 @@ extension Worker {
     func passDown(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
         guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
         exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .server, now: nowMicroseconds)
-        let fits = toDownstream.append(base, count: bytes.count)
+        let fits = downstreamGather.append(base, count: bytes.count)
         precondition(fits, "a turn's bytes are larger than the gather")
         flush(exchange.pointee.downstream)
         if let upstream = exchange.pointee.upstream { updateTimer(upstream) }

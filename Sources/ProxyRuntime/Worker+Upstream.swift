@@ -10,7 +10,6 @@ import ProxyCore
 extension Worker {
     /// What is kept of a request for another try, at most.
     private static var retainedBytesMax: Int { 64 << 10 }
-    private static var readBytesMin: Int { 4096 }
     /// How long a server may take nothing of a request that it has answered already.
     private static var finishingIdleMilliseconds: UInt64 { 60_000 }
 
@@ -86,11 +85,11 @@ extension Worker {
         if exchange.pointee.retained.isEmpty {
             // The content that is already there goes out in the same call, so nothing is flushed here.
             writeHead(of: exchange)
-            toUpstream.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
+            upstreamGather.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
         } else {
             let bytes = exchange.pointee.retained.bytes
             guard let base = bytes.baseAddress else { return }
-            let fits = toUpstream.append(base, count: bytes.count)
+            let fits = upstreamGather.append(base, count: bytes.count)
             precondition(fits, "a turn begins with an empty gather")
             flush(connection)
         }
@@ -112,9 +111,9 @@ extension Worker {
         if isChunked {
             writeUpstream(connection, exchange) { ChunkedCoding.writeLine(size: content.count, to: &$0) }
         }
-        if !toUpstream.append(base, count: content.count) {
+        if !upstreamGather.append(base, count: content.count) {
             flush(connection)
-            let fits = toUpstream.append(base, count: content.count)
+            let fits = upstreamGather.append(base, count: content.count)
             precondition(fits, "a turn's content is larger than the gather")
         }
         retain(UnsafeRawBufferPointer(content), exchange)
@@ -142,7 +141,7 @@ extension Worker {
     ) {
         var written = UnsafeRawBufferPointer(start: nil, count: 0)
         func attempt() -> Bool {
-            toUpstream.write {
+            upstreamGather.write {
                 body(&$0)
                 written = $0.bytes
             }
@@ -168,61 +167,43 @@ extension Worker {
 
     /// Writes what this turn has collected for the server; what the socket does not take waits.
     func flush(_ connection: UpstreamPointer) {
-        guard !toUpstream.isEmpty else { return }
-        defer { toUpstream.clear() }
+        guard !upstreamGather.isEmpty else { return }
+        defer { upstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
-        var sent = 0
-        if connection.pointee.outbound.isEmpty, connection.pointee.state.contains(.mayWrite) {
-            switch toUpstream.send(to: connection.pointee.socket) {
-            case .bytes(let count):
-                sent = count
-                connection.pointee.sentBytes += UInt64(count)
-                if sent == toUpstream.byteCount {
-                    updateTimer(connection)
-                    return
-                }
-            case .wouldBlock: break
-            case .ended, .failed:
-                sendingBroke(connection)
-                return
-            }
-            connection.pointee.state.remove(.mayWrite)
+        let outcome = send(
+            upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        switch outcome {
+        case .all(let count), .some(let count):
+            connection.pointee.sentBytes += UInt64(count)
+            updateTimer(connection)
+        case .broken: sendingBroke(connection)
         }
-        toUpstream.copy(skipping: sent, to: &connection.pointee.outbound, of: pool)
-        updateTimer(connection)
     }
 
+    /// The socket takes bytes again.
     private func drainOutbound(_ connection: UpstreamPointer) {
-        while !connection.pointee.outbound.isEmpty {
-            let bytes = connection.pointee.outbound.bytes
-            guard let base = bytes.baseAddress else { return }
-            switch Socket.send(connection.pointee.socket, base, count: bytes.count) {
-            case .bytes(let count):
-                connection.pointee.sentBytes += UInt64(count)
-                pool.consume(count, of: &connection.pointee.outbound)
-                updateTimer(connection)
-                if count < bytes.count {
-                    connection.pointee.state.remove(.mayWrite)
-                    return
-                }
-            case .wouldBlock:
-                connection.pointee.state.remove(.mayWrite)
-                return
-            case .ended, .failed:
-                if connection.pointee.phase == .finishing {
-                    closeUpstream(connection)
-                } else {
-                    sendingBroke(connection)
-                }
-                return
-            }
+        switch sendWaiting(
+            to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        {
+        case .all(let count): connection.pointee.sentBytes += UInt64(count)
+        case .some(let count):
+            connection.pointee.sentBytes += UInt64(count)
+            if count > 0 { updateTimer(connection) }
+            return
+        case .broken:
+            if connection.pointee.phase == .finishing { closeUpstream(connection) } else { sendingBroke(connection) }
+            return
         }
+        if connection.pointee.phase == .finishing {
+            closeUpstream(connection)
+            return
+        }
+        updateTimer(connection)
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             perform(exchange.pointee.machine.tunnelDelivered(to: .server), for: exchange)
         }
         // Drained: the client may be read again.
         if let exchange = connection.pointee.exchange { schedule(exchange.pointee.downstream) }
-        if connection.pointee.phase == .finishing { closeUpstream(connection) }
     }
 
     /// The server takes nothing more. It may have answered before: that is read first.
@@ -249,36 +230,13 @@ extension Worker {
                 putOff(connection.pointee.timer.owner, &connection.pointee.state)
                 return
             }
-            let isScratch = connection.pointee.inbound.isEmpty
-            let room: UnsafeMutablePointer<UInt8>
-            let capacity: Int
-            if isScratch {
-                room = scratch
-                capacity = scratchCapacity
-            } else {
-                pool.reserve(Self.readBytesMin, in: &connection.pointee.inbound)
-                let buffer = connection.pointee.inbound
-                room = buffer.base.unsafelyUnwrapped + Int(buffer.end)
-                capacity = Int(buffer.capacity) - Int(buffer.end)
-            }
-            switch Socket.receive(connection.pointee.socket, into: room, capacity: capacity) {
-            case .bytes(let count):
-                if count < capacity, !connection.pointee.state.contains(.peerEnded) {
-                    connection.pointee.state.remove(.mayRead)
-                }
-                if isScratch {
-                    consume(UnsafeBufferPointer(start: room, count: count), from: connection, isScratch: true)
-                } else {
-                    connection.pointee.inbound.end += UInt32(count)
-                    let buffered = connection.pointee.inbound.bytes
-                    consume(buffered, from: connection, isScratch: false)
-                }
-            case .wouldBlock:
-                connection.pointee.state.remove(.mayRead)
+            switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
+            case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
+            case .nothing: break
             case .ended:
                 responseInputEnded(connection)
                 return
-            case .failed:
+            case .broken:
                 upstreamBroke(connection)
                 return
             }
@@ -334,7 +292,7 @@ extension Worker {
                 perform(exchange.pointee.machine.upstreamFailed(cause, fault: fault), for: exchange)
             }
         }
-        if downstream.pointee.phase != .closed { flush(downstream) } else { toDownstream.clear() }
+        if downstream.pointee.phase != .closed { flush(downstream) } else { downstreamGather.clear() }
         connection.pointee.state.remove(.isProcessing)
         if !isScratch || offset < input.count { keepRest(of: input, from: offset, connection, isScratch: isScratch) }
         // Before the final head only an interim one is progress: a head that trickles in is not.
@@ -359,14 +317,8 @@ extension Worker {
             // The response is over and the request is not: what still comes belongs to nobody.
             if offset < input.count { connection.pointee.isPersistent = false }
             pool.release(&connection.pointee.inbound)
-        } else if isScratch {
-            if offset < input.count {
-                pool.append(
-                    UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: input[offset...])),
-                    to: &connection.pointee.inbound)
-            }
-        } else if offset > 0 {
-            pool.consume(offset, of: &connection.pointee.inbound)
+        } else {
+            keep(input, from: offset, isScratch: isScratch, in: &connection.pointee.inbound)
         }
     }
 
@@ -421,9 +373,9 @@ extension Worker {
         let downstream = exchange.pointee.downstream
         let isChunked = exchange.pointee.responseFraming == .chunked
         if isChunked { write(to: downstream) { ChunkedCoding.writeLine(size: content.count, to: &$0) } }
-        if !toDownstream.append(base, count: content.count) {
+        if !downstreamGather.append(base, count: content.count) {
             flush(downstream)
-            let fits = toDownstream.append(base, count: content.count)
+            let fits = downstreamGather.append(base, count: content.count)
             precondition(fits, "a turn's content is larger than the gather")
         }
         if isChunked { write(to: downstream) { ChunkedCoding.writeEnd(to: &$0) } }
@@ -438,7 +390,6 @@ extension Worker {
     /// The server's direction is over.
     private func responseInputEnded(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { return }
-        connection.pointee.state.remove(.mayRead)
         connection.pointee.isPersistent = false
         if exchange.pointee.machine.isTunnel {
             let nothingWaits = exchange.pointee.downstream.pointee.outbound.isEmpty
@@ -523,7 +474,7 @@ extension Worker {
         precondition(connection.pointee.phase != .closed, "closed twice")
         switch connection.pointee.phase {
         case .idle: connection.pointee.server.pointee.idle.remove(connection.idleLink)
-        case .busy: toUpstream.clear()
+        case .busy: upstreamGather.clear()
         case .connecting, .finishing, .closed: break
         }
         connection.pointee.phase = .closed

@@ -82,8 +82,8 @@ final class Worker {
     let upstreams: Slab<UpstreamConnection>
     let exchanges: Slab<ExchangeSlot>
     let head: Head
-    let toDownstream: Gather
-    let toUpstream: Gather
+    let downstreamGather: Gather
+    let upstreamGather: Gather
     let scratch: UnsafeMutablePointer<UInt8>
     let scratchCapacity: Int
     let listeners: UnsafeMutablePointer<ListenerState>
@@ -153,8 +153,8 @@ final class Worker {
         scratch = .allocate(capacity: scratchCapacity)
         // Room for the largest head there can be, and for the small pieces of a turn's content.
         let gatherBytes = snapshot.headWriteBytesMax + scratchCapacity + (16 << 10)
-        toDownstream = Gather(scratchCapacity: gatherBytes)
-        toUpstream = Gather(scratchCapacity: gatherBytes)
+        downstreamGather = Gather(scratchCapacity: gatherBytes)
+        upstreamGather = Gather(scratchCapacity: gatherBytes)
         ring = shared.accessLog?.rings[number]
         dateText = .allocate(capacity: HTTPDate.textBytes)
 
@@ -211,8 +211,8 @@ final class Worker {
         acceptTimer.deallocate()
         dateText.deallocate()
         scratch.deallocate()
-        toDownstream.destroy()
-        toUpstream.destroy()
+        downstreamGather.destroy()
+        upstreamGather.destroy()
         head.destroy()
         downstreams.destroy()
         upstreams.destroy()

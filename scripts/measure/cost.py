@@ -79,7 +79,7 @@ def thread_instructions(proxy):
         with open(path, errors="replace") as file:
             text = file.read()
         total = re.search(r"^(?:totals|summary): (\d+)", text, re.M)
-        if total and re.search(r"^c?fn=(?:__libc_recv|recv|headfirst_receive)(?:from|msg)?\b", text, re.M):
+        if total and re.search(r"^c?fn=(?:(?:__libc_)?recv(?:from|msg)?\b|\$s9EventLoop6SocketO7receive)", text, re.M):
             counts[path.rpartition("-")[2]] = int(total[1])
     if not counts:
         raise peers.CannotStart("callgrind counted nothing:\n" + proxy.output())
