@@ -59,15 +59,21 @@ let package = Package(
             name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
+        // What several test targets share.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         // The real binary against scripted, misbehaving peers.
         .testTarget(name: "IntegrationTests", dependencies: ["headfirst"], swiftSettings: strict),
-        .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
-        .testTarget(name: "EventLoopTests", dependencies: ["EventLoop", "Bytes", "CLinux"], swiftSettings: strict),
-        .testTarget(name: "HTTPSemanticsTests", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
-        .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", "HTTPSemantics", "Bytes"], swiftSettings: strict),
+        .testTarget(name: "BytesTests", dependencies: ["TestSupport", "Bytes"], swiftSettings: strict),
+        .testTarget(
+            name: "EventLoopTests", dependencies: ["TestSupport", "EventLoop", "Bytes", "CLinux"], swiftSettings: strict
+        ),
+        .testTarget(
+            name: "HTTPSemanticsTests", dependencies: ["TestSupport", "HTTPSemantics", "Bytes"], swiftSettings: strict),
+        .testTarget(
+            name: "HTTP1Tests", dependencies: ["TestSupport", "HTTP1", "HTTPSemantics", "Bytes"], swiftSettings: strict),
         .testTarget(
             name: "ProxyCoreTests",
-            dependencies: ["ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "Bytes"],
+            dependencies: ["TestSupport", "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "Bytes"],
             swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]

@@ -1,6 +1,7 @@
 // Buffers keep their bytes in order, and the pool knows at every moment what it has lent.
 
 import Bytes
+import TestSupport
 import Testing
 
 @Suite struct BufferPoolTests {

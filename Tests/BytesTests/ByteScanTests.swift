@@ -1,6 +1,7 @@
 // Scans by words find what a loop over bytes finds, for every byte at every place.
 
 import Bytes
+import TestSupport
 import Testing
 
 @Suite struct ByteScanTests {

@@ -1,5 +1,6 @@
 // A token finds its element for as long as that lives, and nothing afterwards; elements never move.
 
+import TestSupport
 import Testing
 
 @testable import Bytes

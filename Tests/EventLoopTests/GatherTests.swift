@@ -3,6 +3,7 @@
 import Bytes
 import CLinux
 import EventLoop
+import TestSupport
 import Testing
 
 @Suite struct GatherTests {

@@ -2,6 +2,7 @@
 
 import Bytes
 import EventLoop
+import TestSupport
 import Testing
 
 /// Entries at fixed places, with what a list would know of them.

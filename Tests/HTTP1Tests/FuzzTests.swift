@@ -3,6 +3,7 @@
 
 import HTTP1
 import HTTPSemantics
+import TestSupport
 import Testing
 
 @Suite struct FuzzTests {

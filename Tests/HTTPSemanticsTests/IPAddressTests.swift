@@ -1,6 +1,7 @@
 // Addresses as text, both ways (RFC 4291 section 2.2, RFC 5952), and networks.
 
 import HTTPSemantics
+import TestSupport
 import Testing
 
 @Suite struct IPAddressTests {

@@ -2,6 +2,7 @@
 
 import Bytes
 import ProxyConfiguration
+import TestSupport
 import Testing
 
 @testable import ProxyCore

@@ -5,6 +5,7 @@
 
 import HTTPSemantics
 import ProxyConfiguration
+import TestSupport
 import Testing
 
 @testable import ProxyCore

@@ -3,6 +3,7 @@
 
 import HTTPSemantics
 import ProxyConfiguration
+import TestSupport
 import Testing
 
 @testable import ProxyCore
