@@ -53,7 +53,7 @@ let package = Package(
         .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
 
         .testTarget(
-            name: "ProxyConfigurationTests", dependencies: ["ProxyConfiguration", "HTTPSemantics"],
+            name: "ProxyConfigurationTests", dependencies: ["TestSupport", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
         .testTarget(
             name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],

@@ -23,6 +23,8 @@ final class AccessLogThread: Sendable {
 
     /// How long the thread naps between two looks while records come: workers need not wake it then.
     private static let napMicroseconds: UInt32 = 20_000
+    /// How often losses are told of.
+    private static let reportMicroseconds: UInt64 = 10_000_000
     private static let ringBytes = 1 << 20
     private static let bufferBytes = 256 << 10
 
@@ -77,11 +79,12 @@ final class AccessLogThread: Sendable {
     private func run() {
         let base = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.bufferBytes)
         defer { base.deallocate() }
-        var reportedLost = 0
+        var report = LossReport()
         while true {
             let stopping = isStopped.load(ordering: .acquiring)
             let count = drain(base)
-            reportTrouble(&reportedLost)
+            if stopping { report.nextMicroseconds = 0 }
+            reportTrouble(&report)
             if stopping { return }
             if count > 0 {
                 usleep(Self.napMicroseconds)
@@ -125,20 +128,29 @@ final class AccessLogThread: Sendable {
                 var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                 poll(&entry, 1, 100)
             } else if errno != EINTR {
-                unwrittenCount.add(1, ordering: .relaxed)
+                // A line that was cut counts, too.
+                let lines = (start..<out.count).reduce(0) { $0 + (out.base[$1] == UInt8(ascii: "\n") ? 1 : 0) }
+                unwrittenCount.add(lines, ordering: .relaxed)
                 break
             }
         }
         out.count = 0
     }
 
-    private func reportTrouble(_ reported: inout Int) {
+    /// Says how many records were lost, if there are more: at once, and then now and then.
+    private func reportTrouble(_ report: inout LossReport) {
         let lost =
             rings.reduce(0) { $0 + $1.lostCount.load(ordering: .relaxed) } + unwrittenCount.load(ordering: .relaxed)
-        if lost > reported {
-            onTrouble("the access log lost records: \(lost) so far")
-            reported = lost
-        }
+        let now = Clock.monotonicMicroseconds()
+        guard lost > report.lostCount, now >= report.nextMicroseconds else { return }
+        onTrouble("the access log lost records: \(lost) so far")
+        report = LossReport(lostCount: lost, nextMicroseconds: now + Self.reportMicroseconds)
+    }
+
+    /// What was said of losses.
+    private struct LossReport {
+        var lostCount = 0
+        var nextMicroseconds: UInt64 = 0
     }
 }
 

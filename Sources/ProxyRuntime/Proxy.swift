@@ -174,6 +174,8 @@ private final class RunningProxy {
         }
         accessLog?.stop()
         resolver?.stop()
+        // What they had to say last.
+        readMessages()
     }
 
     private func tellAll(_ message: WorkerMessage) {

@@ -1,21 +1,9 @@
 // Whatever is in the file: no trap, an answer in time, and places that lie within the text.
 
+import TestSupport
 import Testing
 
 @testable import ProxyConfiguration
-
-/// SplitMix64: the same inputs in every run.
-private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
-    }
-}
 
 @Suite struct GarbageTests {
     /// Pieces that lead into the corners of the grammar.
@@ -28,7 +16,7 @@ private struct Generator: RandomNumberGenerator {
             "0", "off", "\u{FEFF}", "\u{0}", "\u{7F}", "ä", "\u{4E2D}", "e\u{301}", "\u{202E}",
         ].map { Array($0.utf8) } + [[0xFF], [0xC3], [0xE2, 0x82], [0xF0, 0x9F], [0xED, 0xA0, 0x80]]
 
-    private static func mutate(_ bytes: [UInt8], with generator: inout Generator) -> [UInt8] {
+    private static func mutate(_ bytes: [UInt8], with generator: inout SeededGenerator) -> [UInt8] {
         var bytes = bytes
         for _ in 0..<Int.random(in: 1...6, using: &generator) {
             let index = Int.random(in: 0...bytes.count, using: &generator)
@@ -66,7 +54,7 @@ private struct Generator: RandomNumberGenerator {
         let dense = example.split(separator: UInt8(ascii: "\n"))
             .map { $0.prefix { $0 != UInt8(ascii: "#") } }.joined(separator: [UInt8(ascii: "\n")])
         let text = Array(dense)
-        var generator = Generator(state: 9110)
+        var generator = SeededGenerator(seed: 9110)
         for round in 0..<20_000 {
             if round.isMultiple(of: 100) {
                 Self.check(Self.mutate(text, with: &generator))
