@@ -192,6 +192,10 @@ struct ExchangeSlot {
     var waitDeadlineMilliseconds = TimerEntry.never
     /// When `request_timeout` is over; milliseconds.
     var totalDeadlineMilliseconds = TimerEntry.never
+    /// Since when no content is wanted of the client, 0 while it is; and how long that was so far. Its rate counts
+    /// without.
+    var contentUnwantedSinceMilliseconds: UInt64 = 0
+    var contentUnwantedMilliseconds: UInt64 = 0
 
     init(
         token: SlabToken, kind: UInt8, machine: Exchange, downstream: UnsafeMutablePointer<DownstreamConnection>,

@@ -399,14 +399,29 @@ extension Worker {
                 return (.uploadAfterResponse, nowMilliseconds + Self.lingerIdleMilliseconds)
             }
             guard machine.wantsRequestContent, !machine.hasAnswered, !machine.awaitsContinue, wantsRequest(connection)
-            else { return (.none, TimerEntry.never) }
+            else {
+                if exchange.pointee.contentUnwantedSinceMilliseconds == 0 {
+                    exchange.pointee.contentUnwantedSinceMilliseconds = nowMilliseconds
+                }
+                return (.none, TimerEntry.never)
+            }
             let idle = after(timers.requestIdleMilliseconds)
             guard let rate = timers.requestBytesPerSecondMin else { return (.requestContent, idle) }
-            // The moment at which the average falls below the rate if nothing more comes.
-            let allowed = machine.requestContentBytes * 1000 / UInt64(rate) + Self.rateGraceMilliseconds
-            let start = max(machine.phases.requestHead, machine.phases.upstreamAttached) / 1000
-            return (.requestContent, min(idle, max(nowMilliseconds + 1, start + allowed)))
+            return (.requestContent, min(idle, max(nowMilliseconds + 1, rateDeadline(exchange, rate: rate))))
         }
+    }
+
+    /// The moment at which the average falls below the rate if nothing more comes.
+    private func rateDeadline(_ exchange: ExchangePointer, rate: Int) -> UInt64 {
+        if exchange.pointee.contentUnwantedSinceMilliseconds != 0 {
+            exchange.pointee.contentUnwantedMilliseconds +=
+                nowMilliseconds - exchange.pointee.contentUnwantedSinceMilliseconds
+            exchange.pointee.contentUnwantedSinceMilliseconds = 0
+        }
+        let machine = exchange.pointee.machine
+        let allowed = machine.requestContentBytes &* 1000 / UInt64(rate)
+        return machine.phases.requestHead / 1000 + exchange.pointee.contentUnwantedMilliseconds + allowed
+            + Self.rateGraceMilliseconds
     }
 
     func after(_ milliseconds: Int?) -> UInt64 {
