@@ -184,9 +184,11 @@ def post_repeatedly(port, seconds, rounds, failed):
 
 
 def descriptors(peer):
+    class Unbounded(peer):
+        extra = "max_connections 1000;"     # without it, clients get half of the descriptors and none runs out
     limit, count = 64, 100
     origin = exchange.Origin(exchange.ANSWERS["plain"])
-    with peer(origin.port, limit=limit) as proxy:
+    with Unbounded(origin.port, limit=limit) as proxy:
         clients = []
         for _ in range(count):
             client = socket.create_connection(("127.0.0.1", proxy.port), 10)      # in the backlog at the least
