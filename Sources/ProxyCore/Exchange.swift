@@ -4,7 +4,8 @@
 //   request side     receiving -> ended | discarding | failed;  discarding -> ended | failed
 //   response side    awaitingHead -> relaying | ended | failed;  relaying -> ended | failed
 //   tunnel           behind a 101 that was asked for, two directions: none -> open -> draining -> ended, or open -> ended
-//   attachment       none (answered here) ;  seeking -> attached -> detached ;  attached -> seeking (another try)
+//   attachment       none (answered here); seeking -> attached | seeking (another server) | detached;
+//                    attached -> seeking (another try) | detached
 //
 // One function for each event, named in the past tense; each returns what to do on either side. An exchange is
 // over when the action is one of `finish`, `finishAndClose`, `truncate`, `reset` and `close`; nothing may be told to it then.

@@ -114,13 +114,9 @@ extension Worker {
     }
 
     private func readDownstream(_ connection: DownstreamPointer) {
-        var turns = 0
+        var reads = 0
         while connection.pointee.state.contains(.mayRead), wantsRequest(connection) {
-            turns += 1
-            if turns > Self.readsPerRoundMax {
-                putOff(connection.pointee.timer.owner, &connection.pointee.state)
-                return
-            }
+            guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
@@ -231,13 +227,9 @@ extension Worker {
 
     /// Reads and throws away, so that the client can read our answer before its own bytes are refused.
     private func discardInput(_ connection: DownstreamPointer) {
-        var turns = 0
+        var reads = 0
         while connection.pointee.state.contains(.mayRead) {
-            turns += 1
-            if turns > Self.readsPerRoundMax {
-                putOff(connection.pointee.timer.owner, &connection.pointee.state)
-                return
-            }
+            guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch Socket.receive(connection.pointee.socket, into: scratch, capacity: scratchCapacity) {
             case .bytes:
                 updateTimer(connection)

@@ -223,13 +223,9 @@ extension Worker {
     }
 
     private func readUpstream(_ connection: UpstreamPointer) {
-        var turns = 0
+        var reads = 0
         while connection.pointee.state.contains(.mayRead), wantsResponse(connection) {
-            turns += 1
-            if turns > Self.readsPerRoundMax {
-                putOff(connection.pointee.timer.owner, &connection.pointee.state)
-                return
-            }
+            guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
@@ -255,8 +251,10 @@ extension Worker {
         let downstream = first.pointee.downstream
         first.pointee.machine.responseBytesReceived()
         if !first.pointee.retained.isEmpty { pool.release(&first.pointee.retained) }
+        guard let route = first.pointee.route else { preconditionFailure("no route") }
         let limits = HeadLimits(
-            headBytesMax: responseHeadBytesMax(first), fieldsMax: head.fieldsCapacity, targetBytesMax: 0)
+            headBytesMax: route.pointee.forwarding.responseHeadBytesMax, fieldsMax: head.fieldsCapacity,
+            targetBytesMax: 0)
         var offset = 0
         connection.pointee.state.insert(.isProcessing)
         decoding: while connection.pointee.phase == .busy, let exchange = connection.pointee.exchange,
@@ -299,10 +297,6 @@ extension Worker {
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.responseSide == .relaying {
             updateTimer(connection)
         }
-    }
-
-    private func responseHeadBytesMax(_ exchange: ExchangePointer) -> Int {
-        exchange.pointee.route?.pointee.forwarding.responseHeadBytesMax ?? 64 << 10
     }
 
     private func keepRest(

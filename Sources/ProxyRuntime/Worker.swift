@@ -303,10 +303,18 @@ final class Worker {
     }
 
     /// Reads of one connection in one round: half a MiB at the default `relay_buffer`.
-    static var readsPerRoundMax: Int { 8 }
+    private static var readsPerRoundMax: Int { 8 }
 
-    /// Goes on with a connection in the next round, so that one that always has bytes does not keep the others waiting.
-    func putOff(_ owner: ReadinessToken, _ state: inout SocketState) {
+    /// Counts a read of this round. A connection that always has bytes does not keep the others waiting: when it had
+    /// its share, it goes on in the next round.
+    @inline(__always)
+    func mayGoOn(_ reads: inout Int, _ owner: ReadinessToken, _ state: inout SocketState) -> Bool {
+        reads += 1
+        if reads > Self.readsPerRoundMax { putOff(owner, &state) }
+        return reads <= Self.readsPerRoundMax
+    }
+
+    private func putOff(_ owner: ReadinessToken, _ state: inout SocketState) {
         guard !state.contains(.isScheduled) else { return }
         state.insert(.isScheduled)
         hot.pointee.nextAgenda.append(owner)

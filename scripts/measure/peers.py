@@ -128,11 +128,11 @@ class Peer:
                     children.setdefault(int(stat_fields(entry)[1]), []).append(int(entry))
                 except OSError:
                     pass
-        found, todo = [], [self.process.pid]
-        while todo:
-            pid = todo.pop()
+        found, pending = [], [self.process.pid]
+        while pending:
+            pid = pending.pop()
             found.append(pid)
-            todo += children.get(pid, [])
+            pending += children.get(pid, [])
         return found
 
     def cpu_seconds(self):
