@@ -51,9 +51,21 @@ public enum ByteScan {
         _ bytes: UnsafePointer<UInt8>, from: Int, end: Int
     ) -> Int {
         var index = from
+        // A byte of 0x7F becomes 0x80 by one more. The carry of 0xFF may make another byte look like it.
+        while index &+ 16 <= end {
+            let low = load(bytes, index)
+            let high = load(bytes, index &+ 8)
+            let lowHits = ((low &- ones &* 0x20) | (low &+ ones)) & ~low
+            let highHits = ((high &- ones &* 0x20) | (high &+ ones)) & ~high
+            if (lowHits | highHits) & highs != 0 {
+                let hits = lowHits & highs
+                if hits != 0 { return index &+ hits.trailingZeroBitCount &>> 3 }
+                return index &+ 8 &+ (highHits & highs).trailingZeroBitCount &>> 3
+            }
+            index &+= 16
+        }
         while index &+ 8 <= end {
             let word = load(bytes, index)
-            // A byte of 0x7F becomes 0x80 by one more. The carry of 0xFF may make another byte look like it.
             let hits = ((word &- ones &* 0x20) | (word &+ ones)) & ~word & highs
             if hits != 0 { return index &+ hits.trailingZeroBitCount &>> 3 }
             index &+= 8

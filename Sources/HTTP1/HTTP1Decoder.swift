@@ -58,7 +58,8 @@ public struct HTTP1Decoder: Sendable {
 
     private var state: State
     private let kind: MessageKind
-    private var isToHEAD: Bool
+    /// Responses only: what they answer.
+    private var requestMethod: Method
     private var endIsTold: Bool
     /// How much of the unconsumed input was looked at before: a line is not scanned again for its end.
     private var scannedCount: UInt32
@@ -80,7 +81,7 @@ public struct HTTP1Decoder: Sendable {
     public init(_ kind: MessageKind) {
         self.kind = kind
         state = .head
-        isToHEAD = false
+        requestMethod = .get
         endIsTold = false
         scannedCount = 0
         remainingCount = 0
@@ -96,11 +97,11 @@ public struct HTTP1Decoder: Sendable {
     public var contentRemaining: UInt64 { state == .fixedContent || state == .chunkData ? remainingCount : 0 }
 
     /// The next message may come.
-    /// - Parameter isToHEAD: responses only: whether it answers a HEAD request.
-    public mutating func startNext(isToHEAD: Bool = false) {
+    /// - Parameter requestMethod: responses only: what it answers.
+    public mutating func startNext(answering requestMethod: Method = .get) {
         precondition(state == .ended || state == .head, "a message is still being decoded")
         state = .head
-        self.isToHEAD = isToHEAD
+        self.requestMethod = requestMethod
         endIsTold = false
         scannedCount = 0
     }
@@ -240,7 +241,7 @@ public struct HTTP1Decoder: Sendable {
                 scannedCount = UInt32(available)
                 return .needsInput
             }
-            try head.finishResponse(isToHEAD: isToHEAD)
+            try head.finishResponse(answering: requestMethod)
             offset += count
         }
         scannedCount = 0

@@ -309,7 +309,7 @@ struct HTTP1HeadParser {
             // With a port, and not an empty one (RFC 9110 section 9.3.6).
             guard head.isHost(target), head.hostOnly(target).count + 1 < target.count else { throw .target }
             storage.pointee.authority = target
-            storage.pointee.facts.insert(.absoluteForm)
+            storage.pointee.facts.insert([.absoluteForm, .mayOpenTunnel])
             return
         }
         switch bytes[start] {

@@ -119,7 +119,11 @@ extension Head {
             if storage.pointee.facts.contains(.host) { throw .hostTwice }
             storage.pointee.facts.insert(.host)
             if !isHost(value) { throw .host }
-            if storage.pointee.facts.contains(.absoluteForm) {
+            if storage.pointee.method == .connect {
+                // Clients leave the scheme's port out of Host, and the target has no scheme to tell it by.
+                let target = storage.pointee.authority
+                guard isSameName(value, target) || isSameName(value, hostOnly(target)) else { throw .host }
+            } else if storage.pointee.facts.contains(.absoluteForm) {
                 if !isSameAuthority(value, storage.pointee.authority) { throw .host }
             } else {
                 storage.pointee.authority = value
@@ -134,7 +138,7 @@ extension Head {
             if isRequest, listContains(value, "trailers") { storage.pointee.facts.insert(.acceptsTrailers) }
         case .upgrade:
             dropHopByHop(index)
-            storage.pointee.facts.insert(.upgrade)
+            storage.pointee.facts.insert(.mayOpenTunnel)
         case .proxyConnection, .http2Settings:
             dropHopByHop(index)
         case .keepAlive:
@@ -196,13 +200,16 @@ extension Head {
     }
 
     /// Judges a response's section when all its lines are there.
-    /// - Parameter isToHEAD: whether it answers a HEAD request.
-    public func finishResponse(isToHEAD: Bool) throws(HeadFault) {
+    /// - Parameter requestMethod: what it answers.
+    public func finishResponse(answering requestMethod: Method) throws(HeadFault) {
         let facts = storage.pointee.facts
         let status = storage.pointee.status
         try finishFraming()
         // RFC 9112 section 6.3, in its order.
-        if isToHEAD || status < 200 || status == 204 || status == 304 {
+        if requestMethod == .head || status < 200 || status == 204 || status == 304 {
+            storage.pointee.framing = .none
+        } else if requestMethod == .connect, status < 300 {
+            // The tunnel begins behind the head, whatever it says of content.
             storage.pointee.framing = .none
         } else if facts.contains(.transferEncoding) {
             storage.pointee.framing = .chunked
@@ -347,7 +354,7 @@ extension Head {
     /// What Upgrade asks for, if Connection names it (RFC 9110 section 7.8) and the request is HTTP/1.1.
     public var requestedUpgrade: RequestedUpgrade {
         let facts = storage.pointee.facts
-        guard facts.contains([.upgrade, .connectionUpgrade]), !facts.contains(.isHTTP10) else { return .none }
+        guard facts.contains([.mayOpenTunnel, .connectionUpgrade]), !facts.contains(.isHTTP10) else { return .none }
         var protocols = 0
         var isWebSocket = false
         for index in 0..<storage.pointee.fieldCount where fields[index].field == .upgrade {

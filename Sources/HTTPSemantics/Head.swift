@@ -118,8 +118,8 @@ public enum RequestedUpgrade: UInt8, Sendable {
     public static var connectionKeepAlive: HeadFacts { HeadFacts(rawValue: 1 << 2) }
     /// `Connection: upgrade`
     public static var connectionUpgrade: HeadFacts { HeadFacts(rawValue: 1 << 3) }
-    /// An Upgrade field.
-    public static var upgrade: HeadFacts { HeadFacts(rawValue: 1 << 4) }
+    /// An Upgrade field, or the method CONNECT.
+    public static var mayOpenTunnel: HeadFacts { HeadFacts(rawValue: 1 << 4) }
     /// `Expect: 100-continue`
     public static var expectsContinue: HeadFacts { HeadFacts(rawValue: 1 << 5) }
     /// `TE: trailers`

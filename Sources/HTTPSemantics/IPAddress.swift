@@ -211,6 +211,12 @@ public struct IPNetwork: Hashable, Sendable {
         self.address = address
     }
 
+    /// Whether every address of this network is one of `other`.
+    public func lies(in other: IPNetwork) -> Bool {
+        other.contains(address) && maskHigh & other.maskHigh == other.maskHigh
+            && maskLow & other.maskLow == other.maskLow
+    }
+
     /// Whether `other` lies in this network.
     public func contains(_ other: IPAddress) -> Bool {
         other.high & maskHigh == address.high && other.low & maskLow == address.low

@@ -134,7 +134,7 @@ struct Builder {
         if !scope.has("bind") {
             diagnostics.error(at: entry.place, "the listener \(quoted(name)) has no bind")
         }
-        if !scope.has("route"), !scope.has("host") {
+        if !scope.has("route"), !scope.has("host"), !scope.has("connect") {
             diagnostics.error(at: entry.place, "the listener \(quoted(name)) has no route")
         }
         let edits = FieldEdits(scope, diagnostics: diagnostics)
@@ -146,10 +146,11 @@ struct Builder {
         if scope.has("route") {
             hosts.append(VirtualHost(patterns: [], routes: routes(in: scope, settings: settings, edits: edits)))
         }
+        let connectRoutes = scope.entries(named: "connect").compactMap { connect($0, settings: settings, edits: edits) }
         return Listener(
             name: name, binds: scope.entries(named: "bind").compactMap { bind($0) },
             trustedProxies: settings.trustedProxies, limits: settings.limits, timers: settings.downstreamTimers,
-            via: settings.via, errorFormat: settings.errorFormat, hosts: hosts)
+            via: settings.via, errorFormat: settings.errorFormat, connect: connectRoutes.first, hosts: hosts)
     }
 
     private mutating func bind(_ entry: Entry) -> Bind? {
@@ -191,6 +192,35 @@ struct Builder {
 
     // MARK: - Routes
 
+    /// Where CONNECT goes.
+    private mutating func connect(_ entry: Entry, settings: Settings, edits: FieldEdits) -> Route? {
+        let arguments = entry.arguments
+        let action: RouteAction?
+        switch arguments.text(of: arguments.words[0]) {
+        case "upstream":
+            if let superfluous = arguments.words.dropFirst(2).first {
+                diagnostics.error(at: superfluous, "CONNECT goes to one upstream")
+            }
+            action = upstream(arguments, at: 1)
+        case "allow":
+            let words = arguments.words.dropFirst()
+            let targets = words.compactMap { arguments.value(of: $0, Value.connectTarget) }
+            action = targets.count == words.count ? .dial(targets) : nil
+        case let text:
+            if let text {
+                diagnostics.error(at: arguments.words[0], "expected upstream or allow, not \(quoted(text))")
+            }
+            action = nil
+        }
+        guard let action else { return nil }
+        var settings = settings
+        if case .upstream(let index) = action { settings.upstream = upstreamSettings[index] }
+        return Route(
+            name: "connect", path: "", isExact: false, action: action, requestEdits: edits.request,
+            responseEdits: edits.response, forwarding: Forwarding(settings), timers: settings.upstream.timers,
+            location: diagnostics.location(entry.place))
+    }
+
     private mutating func routes(in scope: Scope, settings: Settings, edits: FieldEdits) -> [Route] {
         var routes: [Route] = []
         var places: [String: Place] = [:]
@@ -228,11 +258,7 @@ struct Builder {
         return Route(
             name: isExact ? "= " + path : path, path: path, isExact: isExact, action: action,
             requestEdits: edits.request, responseEdits: edits.response,
-            forwarding: Forwarding(
-                interim: settings.interim, onClientClose: settings.onClientClose,
-                contentBytesMax: settings.contentBytesMax, errorFormat: settings.errorFormat,
-                retriesMax: settings.upstream.retriesMax,
-                responseHeadBytesMax: settings.upstream.responseHeadBytesMax, upgrade: settings.upgrade),
+            forwarding: Forwarding(settings),
             timers: settings.upstream.timers, location: diagnostics.location(entry.place))
     }
 
@@ -257,21 +283,25 @@ struct Builder {
 
     private mutating func read(action arguments: Arguments) -> RouteAction? {
         switch arguments.directive.name {
-        case "upstream":
-            guard let name = arguments.value(0, Value.name) else { return nil }
-            guard let index = upstreamIndices[name] else {
-                let meant = diagnostics.isFull ? nil : nearest(to: name, among: upstreams.lazy.map(\.name))
-                diagnostics.error(
-                    at: arguments.statement.arguments[0], "there is no upstream \(quoted(name))" + suggestion(meant))
-                // What was probably meant is not unused.
-                if let meant, let index = upstreamIndices[meant] { upstreamIsUsed[index] = true }
-                return nil
-            }
-            upstreamIsUsed[index] = true
-            return .upstream(index)
+        case "upstream": return upstream(arguments, at: 0)
         case "respond": return respond(arguments)
         default: return redirect(arguments)
         }
+    }
+
+    private mutating func upstream(_ arguments: Arguments, at position: Int) -> RouteAction? {
+        guard let name = arguments.value(position, Value.name) else { return nil }
+        guard let index = upstreamIndices[name] else {
+            let meant = diagnostics.isFull ? nil : nearest(to: name, among: upstreams.lazy.map(\.name))
+            diagnostics.error(
+                at: arguments.statement.arguments[position], "there is no upstream \(quoted(name))" + suggestion(meant)
+            )
+            // What was probably meant is not unused.
+            if let meant, let index = upstreamIndices[meant] { upstreamIsUsed[index] = true }
+            return nil
+        }
+        upstreamIsUsed[index] = true
+        return .upstream(index)
     }
 
     private func respond(_ arguments: Arguments) -> RouteAction? {
@@ -305,5 +335,16 @@ struct Builder {
             return nil
         }
         return .redirect(status: status, location: location)
+    }
+}
+
+extension Forwarding {
+    /// The rules in force in a block.
+    fileprivate init(_ settings: Settings) {
+        self.init(
+            interim: settings.interim, onClientClose: settings.onClientClose,
+            contentBytesMax: settings.contentBytesMax, errorFormat: settings.errorFormat,
+            retriesMax: settings.upstream.retriesMax, responseHeadBytesMax: settings.upstream.responseHeadBytesMax,
+            upgrade: settings.upgrade)
     }
 }

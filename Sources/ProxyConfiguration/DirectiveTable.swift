@@ -97,6 +97,7 @@ extension Directive {
         .structure(
             "route", [.listener, .host], "[=] PATH", arity: 1...2, isBlock: true,
             "What answers for a path: every path below it too, or with `=` that path alone. See [Routes](#routes)."),
+        connect,
         .structure(
             "upstream", [.route], "NAME", arity: 1...1, repeats: false, "Forwards to the upstream of that name."),
         .structure(
@@ -106,6 +107,13 @@ extension Directive {
             "redirect", [.route], "STATUS URL", arity: 2...2, repeats: false,
             "Redirects with 301, 302, 303, 307 or 308. Variables stand for their values in URL."),
     ]
+
+    private static let connect = Directive.structure(
+        "connect", [.listener], "upstream NAME | allow HOST:PORT ...", arity: 2...1024, repeats: false,
+        "What CONNECT may do; without it, it is 405. `upstream NAME` sends it there; `allow` connects to what is asked for, "
+            + "if it is among these, else 403. HOST is a name, `*.NAME`, an address or a network (for targets that are "
+            + "addresses), or `*`; PORT is a number or `*`. What is on this machine or link-local is connected to only if "
+            + "its name or its own network is among them: neither `*` nor `*.NAME` lets it pass.")
 
     private static let clientSide: [Directive] = [
         .timer(

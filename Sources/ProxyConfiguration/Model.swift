@@ -182,6 +182,9 @@ public struct Listener: Sendable, Equatable {
     public var via: String?
     /// How errors of our own are written, where no route was chosen.
     public var errorFormat: ErrorFormat
+    /// `connect upstream NAME | allow TARGET ...`: where CONNECT goes, as a route that is named `connect`; nil refuses
+    /// it. Its action is `upstream` or `dial`.
+    public var connect: Route?
     /// `host` sections in the order of the file, then one with no names for the listener's own routes, if it has any.
     public var hosts: [VirtualHost]
 }
@@ -242,6 +245,33 @@ public enum RouteAction: Sendable, Equatable {
     case respond(status: Int, text: Template)
     /// Answers with a redirect (301, 302, 303, 307, 308) and its Location.
     case redirect(status: Int, location: Template)
+    /// Connects to what CONNECT asks for, if one of these allows it.
+    case dial([ConnectTarget])
+}
+
+/// One `HOST:PORT` of `connect allow`.
+public struct ConnectTarget: Sendable, Equatable {
+    /// Which hosts.
+    public enum Host: Sendable, Equatable {
+        /// `*`
+        case any
+        /// A name, in lower case.
+        case name(String)
+        /// `*.NAME`: every name below it.
+        case namesBelow(String)
+        /// An address or a network.
+        case network(IPNetwork)
+    }
+    /// Which hosts.
+    public var host: Host
+    /// Which port; nil is any.
+    public var port: UInt16?
+
+    /// A target.
+    public init(host: Host, port: UInt16?) {
+        self.host = host
+        self.port = port
+    }
 }
 
 /// Rules of forwarding that stand at top level, in a listener or in a route.

@@ -259,6 +259,26 @@ extension Value {
         return text.lowercased()
     }
 
+    /// `HOST:PORT` of `connect allow`: HOST is a name, `*.NAME`, an address, a network or `*`; PORT may be `*`.
+    static func connectTarget(_ text: String) throws(Problem) -> ConnectTarget {
+        let expected = "expected HOST:PORT, such as *.example.com:443 or 10.0.0.0/8:*, not \(quoted(text))"
+        guard let parts = splitPort(text) else { throw Problem(expected) }
+        let port: UInt16? = parts.port == "*" ? nil : try port(parts.port, in: 1...65535)
+        if parts.host == "*" { return ConnectTarget(host: .any, port: port) }
+        if parts.host.hasPrefix("[") || parts.host.contains("/") || IPAddress(parts.host) != nil {
+            let isBracketed = parts.host.hasPrefix("[") && parts.host.hasSuffix("]")
+            guard isBracketed || !parts.host.contains(":") else {
+                throw Problem("IPv6 stands in brackets, with the port behind: [2001:db8::/32]:443")
+            }
+            let network = try network(isBracketed ? String(parts.host.dropFirst().dropLast()) : parts.host)
+            return ConnectTarget(host: .network(network), port: port)
+        }
+        let pattern = try hostPattern(parts.host)
+        guard !isAllDigits(parts.host) else { throw Problem(expected) }
+        return ConnectTarget(
+            host: pattern.hasPrefix("*.") ? .namesBelow(String(pattern.dropFirst(2))) : .name(pattern), port: port)
+    }
+
     /// The pseudonym of `Via`: a token, or a host with or without a port (RFC 9110 section 7.6.3).
     static func pseudonym(_ text: String) throws(Problem) -> String {
         guard isToken(text) || isHostAndPort(text) else {

@@ -3,7 +3,7 @@
 //
 //   request side     receiving -> ended | discarding | failed;  discarding -> ended | failed
 //   response side    awaitingHead -> relaying | ended | failed;  relaying -> ended | failed
-//   tunnel           behind a 101 that was asked for, two directions: none -> open -> draining -> ended, or open -> ended
+//   tunnel           behind a 101 that was asked for, or a 2xx to CONNECT, two directions: none -> open -> draining -> ended, or open -> ended
 //   attachment       none (answered here); seeking -> attached | seeking (another server) | detached;
 //                    attached -> seeking (another try) | detached
 //
@@ -29,6 +29,8 @@ public enum DownstreamAction: UInt8, Sendable {
     case finish
     /// Write the response's end, if it was not yet, then end the connection, reading what still comes for a while.
     case finishAndClose
+    /// Tunnels: answer 2xx to CONNECT ourselves; from now on bytes pass.
+    case acceptTunnel
     /// Answer with an error of our own (`failure`); the exchange goes on until that is done.
     case refuse
     /// End the connection so that the client sees the response is not whole. The exchange is over.
@@ -133,6 +135,18 @@ public struct Exchange: Sendable {
         case detached
     }
 
+    /// What was asked for that may end in a tunnel.
+    public enum TunnelRequest: UInt8, Sendable {
+        /// Nothing.
+        case none
+        /// Another protocol, by Upgrade; a 101 opens the tunnel.
+        case upgrade
+        /// CONNECT, which a server answers; its 2xx opens the tunnel.
+        case connect
+        /// CONNECT, which we answer as soon as there is a connection.
+        case dial
+    }
+
     /// One direction of a tunnel.
     public enum TunnelDirection: UInt8, Sendable {
         /// There is no tunnel.
@@ -160,8 +174,8 @@ public struct Exchange: Sendable {
     /// Where the way to a server stands.
     public private(set) var attachment: Attachment = .none
 
-    /// Whether the client asked to switch protocols and may.
-    public let wantsUpgrade: Bool
+    /// What the client asked for that may end in a tunnel, if it may.
+    public let tunnelRequest: TunnelRequest
     /// What the client sends through the tunnel.
     public private(set) var upward = TunnelDirection.none
     /// What the server sends through the tunnel.
@@ -211,11 +225,15 @@ public struct Exchange: Sendable {
     ///   - head: the scratch that holds it.
     ///   - forwarding: the rules of the route it goes to.
     ///   - mayPersist: whether the client's connection may serve more requests; false while draining.
+    ///   - dials: whether a CONNECT is answered by us.
     ///   - now: microseconds.
-    public init(requestHeadReceived head: Head, forwarding: Forwarding, mayPersist: Bool, now: UInt64) {
+    public init(
+        requestHeadReceived head: Head, forwarding: Forwarding, mayPersist: Bool, dials: Bool = false, now: UInt64
+    ) {
         let storage = head.storage
-        wantsUpgrade =
-            storage.pointee.facts.contains(.upgrade) && Self.mayUpgrade(head.requestedUpgrade, forwarding.upgrade)
+        tunnelRequest =
+            storage.pointee.facts.contains(.mayOpenTunnel)
+            ? Self.tunnelRequest(of: head, forwarding.upgrade, dials: dials) : .none
         requestSide = storage.pointee.framing == .none ? .ended : .receiving
         interim = forwarding.interim
         onClientClose = forwarding.onClientClose
@@ -227,6 +245,17 @@ public struct Exchange: Sendable {
         awaitsContinue = storage.pointee.facts.contains(.expectsContinue)
         phases.requestHead = now
         if requestSide == .ended { phases.requestEnd = now }
+        switch tunnelRequest {
+        case .none, .upgrade: break
+        // What stands behind a CONNECT is the tunnel's: after a refusal nobody could tell it from a request.
+        case .connect, .dial: closesDownstream = true
+        }
+    }
+
+    @inline(never)
+    private static func tunnelRequest(of head: Head, _ policy: UpgradePolicy, dials: Bool) -> TunnelRequest {
+        if head.storage.pointee.method == .connect { return dials ? .dial : .connect }
+        return mayUpgrade(head.requestedUpgrade, policy) ? .upgrade : .none
     }
 
     private static func mayUpgrade(_ requested: RequestedUpgrade, _ policy: UpgradePolicy) -> Bool {
@@ -237,6 +266,9 @@ public struct Exchange: Sendable {
     }
 
     // MARK: What the runtime asks
+
+    /// Whether the client asked to switch protocols and may.
+    public var wantsUpgrade: Bool { tunnelRequest == .upgrade }
 
     /// Whether bytes pass without being looked at.
     public var isTunnel: Bool { upward != .none }
@@ -280,7 +312,18 @@ public struct Exchange: Sendable {
         attachment = .attached
         self.isReused = isReused
         phases.upstreamAttached = now
-        return Actions(.none, .sendRequest)
+        guard tunnelRequest == .dial else { return Actions(.none, .sendRequest) }
+        openTunnel()
+        responseSide = .relaying
+        status = 200
+        phases.responseHead = now
+        return Actions(.acceptTunnel)
+    }
+
+    private mutating func openTunnel() {
+        upward = .open
+        downward = .open
+        closesDownstream = true
     }
 
     /// A byte of a response came: from now on the server has begun to answer.
@@ -309,9 +352,9 @@ public struct Exchange: Sendable {
         precondition(responseSide == .awaitingHead, "two final heads")
         if head.storage.pointee.status == 101 {
             guard wantsUpgrade, requestSide == .ended else { return failUpstream(.unexpectedSwitch) }
-            upward = .open
-            downward = .open
-            closesDownstream = true
+            openTunnel()
+        } else if tunnelRequest == .connect, head.storage.pointee.status < 300 {
+            openTunnel()
         }
         responseSide = .relaying
         status = head.storage.pointee.status
@@ -342,8 +385,8 @@ public struct Exchange: Sendable {
         switch requestSide {
         case .ended:
             attachment = .detached
-            // A connection that carried an Upgrade is not used again, whatever became of it.
-            return Actions(finishing, isReusable && !wantsUpgrade ? .release : .close)
+            // A connection that might have become a tunnel is not used again.
+            return Actions(finishing, isReusable && tunnelRequest == .none ? .release : .close)
         case .receiving:
             // The upload goes on while the server reads; a server that closes does not.
             if isReusable, !awaitsContinue { return Actions(.endResponse) }

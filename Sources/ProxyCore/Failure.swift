@@ -29,6 +29,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case noRoute
     /// The method is not allowed here.
     case methodNotAllowed
+    /// CONNECT to what is not allowed.
+    case connectForbidden
     /// The exchange took longer than `request_timeout`.
     case requestTimedOut
     /// The client is gone.
@@ -86,7 +88,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     public var side: FailureSide {
         switch self {
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
-            .methodNotAllowed, .requestTimedOut, .clientGone, .clientStalled:
+            .methodNotAllowed, .connectForbidden, .requestTimedOut, .clientGone, .clientStalled:
             .downstream
         case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
             .closedBeforeResponse, .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong,
@@ -107,6 +109,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .requestContentTooLong: 413
         case .noRoute: 404
         case .methodNotAllowed: 405
+        case .connectForbidden: 403
         case .clientGone, .clientStalled: 408
         case .nameNotFound, .connectRefused, .connectUnreachable, .closedBeforeResponse, .closedWithinHead,
             .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated,
@@ -125,6 +128,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
             .methodNotAllowed, .clientGone, .clientStalled:
             "http_request_error"
+        case .connectForbidden: "http_request_denied"
         case .nameNotFound: "dns_error"
         case .nameTimedOut: "dns_timeout"
         case .connectRefused: "connection_refused"
@@ -156,6 +160,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .requestContentTooLong: "the request content is too long"
         case .noRoute: "no route matches"
         case .methodNotAllowed: "the method is not allowed here"
+        case .connectForbidden: "CONNECT to this host and port is not allowed"
         case .requestTimedOut: "the exchange took too long"
         case .clientGone: "the client is gone"
         case .clientStalled: "the client takes nothing"
@@ -190,6 +195,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .requestContentTooLong: "request_too_long"
         case .noRoute: "no_route"
         case .methodNotAllowed: "method_not_allowed"
+        case .connectForbidden: "connect_forbidden"
         case .requestTimedOut: "request_timeout"
         case .clientGone: "client_aborted"
         case .clientStalled: "send_timeout"
@@ -221,7 +227,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         switch self {
         case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut: true
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
-            .methodNotAllowed, .requestTimedOut, .clientGone, .clientStalled, .closedBeforeResponse,
+            .methodNotAllowed, .connectForbidden, .requestTimedOut, .clientGone, .clientStalled,
+            .closedBeforeResponse,
             .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
             .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut, .queueFull,
             .queueTimedOut, .outOfResources, .shutDown:

@@ -19,7 +19,7 @@ extension Configuration {
             // Host is written up to three times: as itself, in X-Forwarded-Host and in Forwarded. TRACE is answered
             // with the request.
             let request = requestBytes * 3 + viaBytes + Self.ownBytesMax
-            let routes = listener.hosts.flatMap(\.routes)
+            let routes = listener.hosts.flatMap(\.routes) + (listener.connect.map { [$0] } ?? [])
             return routes.map { route in
                 let upward = request + values.bytesMax(of: route.requestEdits)
                 let downward =
@@ -27,7 +27,7 @@ extension Configuration {
                     + values.bytesMax(of: route.responseEdits)
                 let local: Int =
                     switch route.action {
-                    case .upstream: 0
+                    case .upstream, .dial: 0
                     case .respond(_, let text), .redirect(_, let text):
                         values.bytesMax(of: text, routeName: route.name) + values.bytesMax(of: route.responseEdits)
                             + Self.ownBytesMax

@@ -65,12 +65,13 @@ public struct HeadRewrite {
     // MARK: Usual responses
 
     /// Whether every line of a response to an HTTP/1.1 client passes on as it came.
-    public static func isUsualResponse(_ head: Head) -> Bool {
+    /// - Parameter opensTunnel: whether it is the 101 or 2xx behind which a tunnel begins.
+    public static func isUsualResponse(_ head: Head, opensTunnel: Bool) -> Bool {
         let storage = head.storage
         let isFramedAsItCame =
             switch storage.pointee.framing {
             case .length: true
-            case .none: storage.pointee.status != 204 && storage.pointee.status != 101
+            case .none: storage.pointee.status != 204 && !opensTunnel
             case .chunked, .untilClose: false
             }
         return isFramedAsItCame && storage.pointee.reason.start != 0
@@ -221,8 +222,12 @@ public struct HeadRewrite {
 
     private var authority: UnsafeBufferPointer<UInt8> { head.bytes(head.storage.pointee.authority) }
 
-    /// Origin-form, also for what came in absolute-form (RFC 9112 section 3.2.1).
+    /// Origin-form, also for what came in absolute-form (RFC 9112 section 3.2.1); authority-form for CONNECT.
     private func writeTarget(to out: inout ByteWriter) {
+        if head.storage.pointee.method == .connect {
+            out.append(head.bytes(head.storage.pointee.target))
+            return
+        }
         let origin = head.bytes(head.storage.pointee.originForm)
         if origin.isEmpty {
             out.append(head.storage.pointee.method == .options ? "*" : "/")
@@ -372,10 +377,12 @@ public struct HeadRewrite {
     ///   - edits: the route's.
     ///   - isToHTTP10: whether the client speaks HTTP/1.0.
     ///   - closes: whether its connection ends with this response.
+    ///   - opensTunnel: whether it is the 101 or 2xx behind which a tunnel begins: nothing frames it (RFC 9110 section
+    ///     9.3.6).
     ///   - date: the text of Date, for a response that has none.
     public func writeResponse(
-        edits: CompiledEdits, isToHTTP10: Bool, closes: Bool, date: UnsafeBufferPointer<UInt8>,
-        to out: inout ByteWriter
+        edits: CompiledEdits, isToHTTP10: Bool, closes: Bool, opensTunnel: Bool = false,
+        date: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter
     ) {
         let storage = head.storage
         let facts = storage.pointee.facts
@@ -385,7 +392,7 @@ public struct HeadRewrite {
         let framing = Self.downstreamFraming(head, isToHTTP10: isToHTTP10)
         // An answer to HEAD, and a 304, tells the framing that the content would have (RFC 9110 section 8.6).
         let isSwitch = storage.pointee.status == 101
-        let isWithoutContent = storage.pointee.framing == .none && !isSwitch
+        let isWithoutContent = storage.pointee.framing == .none && !opensTunnel
         let tellsLength = framing == .length || (isWithoutContent && storage.pointee.status != 204)
         let tellsChunked = framing == .chunked || (isWithoutContent && storage.pointee.status != 204 && !isToHTTP10)
         var chunkedIsTold = false
@@ -436,14 +443,20 @@ public struct HeadRewrite {
         }
         if runEnd > runStart { out.append(bytes + runStart, count: runEnd - runStart) }
         if framing == .chunked, !chunkedIsTold { out.append("Transfer-Encoding: chunked\r\n") }
-        writeOwnResponseFields(facts, isToHTTP10: isToHTTP10, closes: closes, date: date, edits: edits, to: &out)
+        writeOwnResponseFields(facts, date: date, edits: edits, to: &out)
+        if isSwitch {
+            out.append("Connection: Upgrade\r\n")
+        } else if closes, !opensTunnel {
+            out.append("Connection: close\r\n")
+        } else if isToHTTP10, !opensTunnel {
+            out.append("Connection: keep-alive\r\n")
+        }
         if !edits.isEmpty { writeEdits(edits, exceptHost: false, to: &out) }
         out.append("\r\n")
     }
 
     private func writeOwnResponseFields(
-        _ facts: HeadFacts, isToHTTP10: Bool, closes: Bool, date: UnsafeBufferPointer<UInt8>, edits: CompiledEdits,
-        to out: inout ByteWriter
+        _ facts: HeadFacts, date: UnsafeBufferPointer<UInt8>, edits: CompiledEdits, to out: inout ByteWriter
     ) {
         if !facts.contains(.date), !edits.removes("date") {
             out.append("Date: ")
@@ -451,13 +464,6 @@ public struct HeadRewrite {
             out.append("\r\n")
         }
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
-        if head.storage.pointee.status == 101 {
-            out.append("Connection: Upgrade\r\n")
-        } else if closes {
-            out.append("Connection: close\r\n")
-        } else if isToHTTP10 {
-            out.append("Connection: keep-alive\r\n")
-        }
     }
 
     private var startLineEnd: Int {

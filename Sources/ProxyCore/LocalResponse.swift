@@ -164,6 +164,12 @@ public enum LocalResponse {
         out.append("\r\n")
     }
 
+    /// Writes the 2xx that opens a tunnel which we dialled (RFC 9110 section 9.3.6): nothing frames it.
+    public static func writeTunnelAccepted(context: LocalResponseContext, to out: inout ByteWriter) {
+        beginHead(200, context, to: &out)
+        out.append("\r\n")
+    }
+
     // MARK: Pieces
 
     private static func beginHead(_ status: UInt16, _ context: LocalResponseContext, to out: inout ByteWriter) {

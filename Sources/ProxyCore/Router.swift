@@ -121,6 +121,7 @@ public struct Router {
     private let routes: UnsafeBufferPointer<CompiledRoute>
 
     init(_ hosts: [VirtualHost], upstreams: [Upstream], in arena: Arena) {
+        var noConnectRules: [ConnectRules] = []
         var compiled: [CompiledRoute] = []
         var tables: [PathTable] = []
         var exact: [(key: [UInt8], value: Int)] = []
@@ -130,7 +131,8 @@ public struct Router {
             var indexed: [(route: Route, index: Int)] = []
             for route in host.routes {
                 indexed.append((route, compiled.count))
-                compiled.append(CompiledRoute(route, upstreams: upstreams, in: arena))
+                compiled.append(
+                    CompiledRoute(route, upstreams: upstreams, connectRules: &noConnectRules, in: arena))
             }
             for pattern in host.patterns {
                 let bytes = Array(pattern.utf8)
@@ -143,6 +145,7 @@ public struct Router {
             if host.patterns.isEmpty { defaultTable = tables.count }
             tables.append(PathTable(indexed, in: arena))
         }
+        precondition(noConnectRules.isEmpty, "only CONNECT dials")
         exactHosts = ByteTable(exact, in: arena)
         suffixHosts = ByteTable(suffixes, in: arena)
         hasHosts = !exact.isEmpty || !suffixes.isEmpty
@@ -204,7 +207,8 @@ public struct Router {
 }
 
 extension CompiledRoute {
-    init(_ route: Route, upstreams: [Upstream], in arena: Arena) {
+    /// - Parameter connectRules: where the rules of `connect allow` are added.
+    init(_ route: Route, upstreams: [Upstream], connectRules: inout [ConnectRules], in arena: Arena) {
         name = arena.copy(route.name)
         switch route.action {
         case .upstream(let index):
@@ -215,6 +219,10 @@ extension CompiledRoute {
             upstreamName = UnsafeBufferPointer(start: nil, count: 0)
         case .redirect(let status, let location):
             action = .redirect(UInt16(status), CompiledTemplate(location, in: arena))
+            upstreamName = UnsafeBufferPointer(start: nil, count: 0)
+        case .dial(let targets):
+            action = .dial(connectRules.count)
+            connectRules.append(ConnectRules(targets))
             upstreamName = UnsafeBufferPointer(start: nil, count: 0)
         }
         requestEdits = CompiledEdits(route.requestEdits, in: arena)

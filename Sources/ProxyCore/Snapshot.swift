@@ -16,6 +16,8 @@ public struct CompiledRoute {
         case respond(UInt16, CompiledTemplate)
         /// A status and a Location.
         case redirect(UInt16, CompiledTemplate)
+        /// What CONNECT asks for, under the rules at this index of `Snapshot.connectRules`.
+        case dial(Int)
     }
     /// The name for logs.
     public let name: UnsafeBufferPointer<UInt8>
@@ -39,6 +41,8 @@ public struct CompiledListener {
     public let name: UnsafeBufferPointer<UInt8>
     /// Where requests go.
     public let router: Router
+    /// Where CONNECT goes; nil refuses it.
+    public let connectRoute: UnsafePointer<CompiledRoute>?
     /// Bounds of a request's head.
     public let headLimits: HeadLimits
     /// Timers of the client's side.
@@ -59,6 +63,8 @@ public struct CompiledListener {
 public final class Snapshot {
     /// Listeners in the order of the file.
     public let listeners: UnsafeBufferPointer<CompiledListener>
+    /// What listeners allow CONNECT to reach.
+    public let connectRules: [ConnectRules]
     /// This machine's name.
     public let nodeName: UnsafeBufferPointer<UInt8>
     /// What may wait in user space for one direction.
@@ -76,12 +82,18 @@ public final class Snapshot {
         relayBufferBytes = configuration.relayBufferBytes
         fieldsMax = configuration.listeners.map(\.limits.fieldsMax).max() ?? 128
         headWriteBytesMax = configuration.headWriteBytesMax(nodeNameBytes: nodeName.utf8.count)
+        var connectRules: [ConnectRules] = []
         listeners = UnsafeBufferPointer(
             arena.copy(
                 configuration.listeners.map { listener in
                     CompiledListener(
                         name: arena.copy(listener.name),
                         router: Router(listener.hosts, upstreams: configuration.upstreams, in: arena),
+                        connectRoute: listener.connect.flatMap { route in
+                            let compiled = CompiledRoute(
+                                route, upstreams: configuration.upstreams, connectRules: &connectRules, in: arena)
+                            return UnsafePointer(arena.copy([compiled]).baseAddress)
+                        },
                         headLimits: HeadLimits(
                             headBytesMax: listener.limits.headBytesMax, fieldsMax: listener.limits.fieldsMax,
                             targetBytesMax: listener.limits.targetBytesMax),
@@ -91,5 +103,6 @@ public final class Snapshot {
                         via: arena.copy(listener.via.map { " " + $0 } ?? ""), errorFormat: listener.errorFormat,
                         forwardingWithoutRoute: Forwarding(withoutRouteIn: listener))
                 }))
+        self.connectRules = connectRules
     }
 }

@@ -115,7 +115,8 @@ struct UpstreamConnection {
     var inbound = Buffer()
     var outbound = Buffer()
     var exchange: UnsafeMutablePointer<ExchangeSlot>?
-    let server: UnsafeMutablePointer<ServerState>
+    /// Whose pool it belongs to; nil if it was dialled for a CONNECT.
+    let server: UnsafeMutablePointer<ServerState>?
     let createdMilliseconds: UInt64
     /// `Keep-Alive: timeout=N` of the server; `.max` if it said nothing.
     var peerIdleSeconds: UInt32 = .max
@@ -124,7 +125,8 @@ struct UpstreamConnection {
     var sentBytes: UInt64 = 0
 
     init(
-        token: SlabToken, socket: Int32, kind: UInt8, server: UnsafeMutablePointer<ServerState>, nowMilliseconds: UInt64
+        token: SlabToken, socket: Int32, kind: UInt8, server: UnsafeMutablePointer<ServerState>?,
+        nowMilliseconds: UInt64
     ) {
         self.token = token
         self.socket = socket
@@ -172,6 +174,8 @@ struct ExchangeSlot {
     /// Whether a permit of the server's `max_exchanges` is held.
     var holdsPermit = false
     var isQueued = false
+    /// For a CONNECT that we answer.
+    var dial: UnsafeMutablePointer<Dial>?
     /// The request as it was sent so far, for another try.
     var retained = Buffer()
     var memo = RequestMemo()

@@ -76,35 +76,31 @@ private final class RunningProxy {
             throw StartupError("cannot open the access log", error)
         }
         do {
+            resolver = configuration.namesHosts ? try Resolver(source: configuration.resolver) : nil
+        } catch {
+            throw StartupError(error.description)
+        }
+        do {
             shared = try SharedState(
                 configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, accessLog: accessLog,
-                control: control)
+                resolver: resolver, control: control)
         } catch {
             throw StartupError("cannot start", error)
         }
-        resolver = try Self.watchNames(shared)
+        watchServers()
         try startWorkers(sockets)
     }
 
-    /// Starts looking up the servers that have names; nil if none has.
-    private static func watchNames(_ shared: SharedState) throws(StartupError) -> Resolver? {
-        var resolver: Resolver?
+    /// Starts looking up the servers that have names.
+    private func watchServers() {
+        let control = shared.control
         for (index, server) in shared.servers.enumerated() {
             guard case .name(let name, _) = server.identity.endpoint else { continue }
-            if resolver == nil {
-                do {
-                    resolver = try Resolver(source: shared.configuration.resolver)
-                } catch {
-                    throw StartupError(error.description)
-                }
-            }
-            let control = shared.control
             _ = resolver?.watch(
                 name: name, family: server.identity.family,
                 onChange: { control.post(.resolved(server: index, $0)) },
                 onFailure: { control.post(.resolutionFailed(server: index, $0)) })
         }
-        return resolver
     }
 
     private func startWorkers(_ sockets: ListeningSockets) throws(StartupError) {
@@ -229,6 +225,26 @@ private final class RunningProxy {
             "reason": "\(event.failure.logName)", "status": "\(event.status)", "tries": "\(event.tries)",
         ]
         if let server = event.server { metadata["server"] = "\(shared.servers[server].identity.description)" }
+        if let target = event.target { metadata["target"] = "\(target)" }
         logger.warning("\(event.failure.explanation(event.fault))", metadata: metadata)
+    }
+}
+
+extension Configuration {
+    /// Whether anything has to be looked up: a server's name, or what CONNECT may ask for.
+    fileprivate var namesHosts: Bool {
+        let hasNamedServer = upstreams.flatMap(\.servers).contains { server in
+            if case .name = server.endpoint { true } else { false }
+        }
+        let dialsNames = listeners.contains { listener in
+            guard case .dial(let targets)? = listener.connect?.action else { return false }
+            return targets.contains { target in
+                switch target.host {
+                case .any, .name, .namesBelow: true
+                case .network: false
+                }
+            }
+        }
+        return hasNamedServer || dialsNames
     }
 }

@@ -104,7 +104,7 @@ package struct WatchToken: Sendable, Hashable {
 ///
 /// /etc/hosts is asked first, whatever the source; a name without a dot is tried with the search domains of
 /// /etc/resolv.conf only if the source is the system. A changed /etc/resolv.conf or /etc/hosts is picked up by the
-/// next lookup. `localhost` and the names below it are loopback, as RFC 6761 section 6.3 asks.
+/// next lookup. `localhost` is loopback without asking anybody (RFC 6761 section 6.3).
 package final class Resolver: Sendable {
     private let mailbox: ResolverMailbox
     /// The thread, until `stop` joined it.
@@ -148,7 +148,25 @@ package final class Resolver: Sendable {
     ) -> WatchToken {
         let token = WatchToken(number: nextToken.add(1, ordering: .relaxed).oldValue)
         mailbox.post(
-            .watch(token, ResolverWatch(name: name, family: family, onChange: onChange, onFailure: onFailure)))
+            .watch(
+                token,
+                ResolverWatch(name: name, family: family, isOnce: false, onChange: onChange, onFailure: onFailure)))
+        return token
+    }
+
+    /// Looks a name up once, and forgets it. The call comes on the resolver's thread and must not block.
+    /// - Parameters:
+    ///   - name: the name, without port.
+    ///   - family: which addresses are wanted.
+    ///   - onOutcome: called once, unless `unwatch` comes first.
+    package func lookUp(
+        name: String, family: AddressFamily, onOutcome: @escaping @Sendable (ResolutionOutcome) -> Void
+    ) -> WatchToken {
+        let token = WatchToken(number: nextToken.add(1, ordering: .relaxed).oldValue)
+        mailbox.post(
+            .watch(
+                token,
+                ResolverWatch(name: name, family: family, isOnce: true, onChange: onOutcome, onFailure: { _ in })))
         return token
     }
 
@@ -182,6 +200,8 @@ enum ResolverCommand: Sendable {
 struct ResolverWatch: Sendable {
     let name: String
     let family: AddressFamily
+    /// Whether it is forgotten after its first outcome.
+    let isOnce: Bool
     let onChange: @Sendable (ResolutionOutcome) -> Void
     let onFailure: @Sendable (ResolutionFailure) -> Void
 }

@@ -145,7 +145,7 @@ private struct ResolverLoop {
         }
         if change == name.told { change = nil }
         if let change { name.told = change }
-        names[token] = name
+        names[token] = name.watch.isOnce ? nil : name
         if let firstFailure { name.watch.onFailure(firstFailure) }
         if let change { name.watch.onChange(change) }
     }

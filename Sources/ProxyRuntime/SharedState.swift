@@ -38,13 +38,15 @@ final class SharedState: Sendable {
     let mailboxes: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
     let accessLog: AccessLogThread?
+    /// Looks names up; nil if the configuration has none.
+    let resolver: Resolver?
     /// The bound of client connections in the whole process.
     let connectionsMax: Int
     private let connections = Atomic<Int>(0)
 
     init(
         _ configuration: Configuration, workerCount: Int, descriptorsMax: Int, accessLog: AccessLogThread?,
-        control: Mailbox<ControlMessage>
+        resolver: Resolver?, control: Mailbox<ControlMessage>
     ) throws(SystemError) {
         self.configuration = configuration
         connectionsMax =
@@ -52,6 +54,7 @@ final class SharedState: Sendable {
             ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
         self.workerCount = workerCount
         self.accessLog = accessLog
+        self.resolver = resolver
         self.control = control
         nodeName = Process.nodeName()
         var indices: [ServerIdentity: Int] = [:]

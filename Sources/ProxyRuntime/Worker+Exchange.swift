@@ -13,16 +13,12 @@ extension Worker {
     /// A request's head is in the scratch.
     func beginExchange(_ connection: DownstreamPointer) {
         let listener = connection.pointee.listener.pointee.compiled
-        let route = head.storage.pointee.method == .connect ? nil : listener.pointee.router.route(head)
-        let exchange = addExchange(connection, listener, route)
         if head.storage.pointee.method == .connect {
-            // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
-            let isFramed = head.storage.pointee.framing != .none
-            let cause: Failure = isFramed ? .requestRefused : .methodNotAllowed
-            exchange.pointee.machine.connectionDrained()
-            perform(exchange.pointee.machine.refused(cause, fault: .framingConflict), for: exchange)
+            beginConnect(connection, listener)
             return
         }
+        let route = listener.pointee.router.route(head)
+        let exchange = addExchange(connection, listener, route)
         guard let route else {
             perform(exchange.pointee.machine.refused(.noRoute), for: exchange)
             return
@@ -50,10 +46,32 @@ extension Worker {
                     status: status, location: location, values: self.values(of: exchange),
                     edits: route.pointee.responseEdits, context: context, to: &out)
             }
-        case .upstream(let index):
-            exchange.pointee.upstreamState = hot.pointee.snapshot.pointee.upstreams[index]
-            exchange.pointee.machine.upstreamSought()
-            seek(exchange)
+        case .upstream(let index): seekUpstream(index, for: exchange)
+        case .dial: preconditionFailure("only CONNECT dials")
+        }
+    }
+
+    private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
+        exchange.pointee.upstreamState = hot.pointee.snapshot.pointee.upstreams[index]
+        exchange.pointee.machine.upstreamSought()
+        seek(exchange)
+    }
+
+    @inline(never)
+    private func beginConnect(_ connection: DownstreamPointer, _ listener: UnsafePointer<CompiledListener>) {
+        let route = listener.pointee.connectRoute
+        var rules: Int?
+        if case .dial(let index)? = route?.pointee.action { rules = index }
+        let exchange = addExchange(connection, listener, route, dials: rules != nil)
+        if head.storage.pointee.framing != .none {
+            // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
+            perform(exchange.pointee.machine.refused(.requestRefused, fault: .framingConflict), for: exchange)
+        } else if let rules {
+            beginDialling(exchange, rules: rules)
+        } else if case .upstream(let index)? = route?.pointee.action {
+            seekUpstream(index, for: exchange)
+        } else {
+            perform(exchange.pointee.machine.refused(.methodNotAllowed), for: exchange)
         }
     }
 
@@ -67,11 +85,11 @@ extension Worker {
 
     private func addExchange(
         _ connection: DownstreamPointer, _ listener: UnsafePointer<CompiledListener>,
-        _ route: UnsafePointer<CompiledRoute>?
+        _ route: UnsafePointer<CompiledRoute>?, dials: Bool = false
     ) -> ExchangePointer {
         let machine = Exchange(
             requestHeadReceived: head, forwarding: route?.pointee.forwarding ?? listener.pointee.forwardingWithoutRoute,
-            mayPersist: !isDraining, now: nowMicroseconds)
+            mayPersist: !isDraining, dials: dials, now: nowMicroseconds)
         let exchange = exchanges.insert { token in
             ExchangeSlot(
                 token: token, kind: TokenKind.exchange, machine: machine, downstream: connection, listener: listener,
@@ -192,6 +210,7 @@ extension Worker {
             endResponse(exchange)
             endExchange(exchange)
             beginClosing(connection)
+        case .acceptTunnel: acceptTunnel(exchange)
         case .refuse: answerFailure(exchange)
         case .truncate:
             truncate(exchange)
@@ -243,12 +262,13 @@ extension Worker {
     private func answerFailure(_ exchange: ExchangePointer) {
         guard let failure = exchange.pointee.machine.failure else { preconditionFailure("refused without a failure") }
         let fault = exchange.pointee.machine.fault
+        // The answer may end the exchange.
+        if failure.side != .downstream { reportFailure(failure, status: failure.status(fault), exchange) }
         let format =
             exchange.pointee.route?.pointee.forwarding.errorFormat ?? exchange.pointee.listener.pointee.errorFormat
         answer(exchange, status: failure.status(fault)) { context, out in
             LocalResponse.writeFailure(failure, fault: fault, format: format, context: context, to: &out)
         }
-        if failure.side != .downstream { reportFailure(failure, exchange) }
     }
 
     private func answerAsFinalRecipient(_ exchange: ExchangePointer) {
@@ -269,15 +289,19 @@ extension Worker {
         let remaining =
             exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
         exchange.pointee.machine.localAnswerBegan(status: status, requestContentRemaining: remaining)
-        let via = exchange.pointee.listener.pointee.via
-        let context = LocalResponseContext(
-            isToHTTP10: exchange.pointee.isHTTP10, isToHEAD: exchange.pointee.method == .head,
-            closes: exchange.pointee.machine.closesDownstream, date: date,
-            proxyName: via.isEmpty ? via : UnsafeBufferPointer(rebasing: via.dropFirst()))
+        let context = localResponseContext(exchange)
         write(to: connection) { body(context, &$0) }
         flush(connection)
         exchange.pointee.responseEndIsWritten = true
         perform(exchange.pointee.machine.localAnswerEnded(), for: exchange)
+    }
+
+    func localResponseContext(_ exchange: ExchangePointer) -> LocalResponseContext {
+        let via = exchange.pointee.listener.pointee.via
+        return LocalResponseContext(
+            isToHTTP10: exchange.pointee.isHTTP10, isToHEAD: exchange.pointee.method == .head,
+            closes: exchange.pointee.machine.closesDownstream, date: date,
+            proxyName: via.isEmpty ? via : UnsafeBufferPointer(rebasing: via.dropFirst()))
     }
 
     // MARK: The end
@@ -287,6 +311,7 @@ extension Worker {
         if let ring { writeRecord(exchange, to: ring) }
         precondition(exchange.pointee.upstream == nil, "an exchange ends without its upstream connection")
         leaveServer(exchange)
+        if let dial = exchange.pointee.dial { endDialling(dial) }
         wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
         pool.release(&exchange.pointee.memo.block)

@@ -17,7 +17,7 @@ extension Worker {
         if let state = exchange.pointee.upstreamState, exchange.pointee.serverIndex >= 0 {
             serverName = state.pointee.servers[exchange.pointee.serverIndex].pointee.logName
         } else {
-            serverName = empty
+            serverName = exchange.pointee.dial?.pointee.logName ?? empty
         }
         let listener = exchange.pointee.listener.pointee.name
         let route = exchange.pointee.route?.pointee.name ?? empty
@@ -59,13 +59,14 @@ extension Worker {
         shared.accessLog?.recordsCame()
     }
 
-    func reportFailure(_ failure: Failure, _ exchange: ExchangePointer) {
+    func reportFailure(_ failure: Failure, status: UInt16, _ exchange: ExchangePointer) {
         report(
             PeerEvent(
                 failure: failure, fault: exchange.pointee.machine.fault,
                 server: exchange.pointee.upstreamState == nil || exchange.pointee.serverIndex < 0
                     ? nil : exchange.pointee.upstreamState?.pointee.servers[exchange.pointee.serverIndex].pointee.index,
-                status: exchange.pointee.machine.status, tries: exchange.pointee.machine.tries))
+                target: exchange.pointee.dial.map { String(decoding: $0.pointee.logName, as: UTF8.self) },
+                status: status, tries: exchange.pointee.machine.tries))
     }
 }
 
@@ -75,6 +76,8 @@ struct PeerEvent: Sendable {
     let fault: HeadFault
     /// The server's index in the table of servers, if one was chosen.
     let server: Int?
+    /// What CONNECT asked for, if that was dialled.
+    let target: String?
     let status: UInt16
     let tries: UInt8
 }

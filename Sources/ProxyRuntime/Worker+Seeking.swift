@@ -10,6 +10,10 @@ import ProxyCore
 extension Worker {
     /// Chooses a server and goes on from there, at once or when something was waited for.
     func seek(_ exchange: ExchangePointer) {
+        if let dial = exchange.pointee.dial {
+            dialNext(exchange, dial)
+            return
+        }
         guard let state = exchange.pointee.upstreamState else { preconditionFailure("sought without an upstream") }
         // Who waits already comes first.
         if state.pointee.queue.isEmpty, chooseServer(exchange, state) {
@@ -91,7 +95,7 @@ extension Worker {
         }
     }
 
-    private func timers(of exchange: ExchangePointer) -> UpstreamTimers {
+    func timers(of exchange: ExchangePointer) -> UpstreamTimers {
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         return route.pointee.timers
     }
@@ -172,8 +176,10 @@ extension Worker {
         precondition(fits, "a head is larger than its bounds allow")
     }
 
-    private func connect(
-        _ exchange: ExchangePointer, _ server: UnsafeMutablePointer<ServerState>, _ address: SocketAddress
+    /// Makes a connection.
+    /// - Parameter server: whose it will be; nil for a CONNECT that we answer.
+    func connect(
+        _ exchange: ExchangePointer, _ server: UnsafeMutablePointer<ServerState>?, _ address: SocketAddress
     ) {
         let socket: Int32
         do {
@@ -200,7 +206,8 @@ extension Worker {
         do {
             let isConnected = try Socket.connect(socket, to: address)
             try epoll.addConnection(socket, connection.pointee.timer.owner)
-            if isConnected {
+            // A tunnel does not begin in the middle of the request's bytes: readiness tells of it.
+            if isConnected, server != nil {
                 connection.pointee.state.insert(.mayWrite)
                 connectionMade(connection)
             } else {
@@ -241,6 +248,11 @@ extension Worker {
     /// No connection can be had, or the one being made failed.
     func seekingFailed(_ exchange: ExchangePointer, _ cause: Failure) {
         var alternatives = 0
+        if let dial = exchange.pointee.dial {
+            let isLast = dial.pointee.triedCount == dial.pointee.addresses.count
+            perform(exchange.pointee.machine.upstreamFailed(cause, hasAlternative: !isLast), for: exchange)
+            return
+        }
         if let state = exchange.pointee.upstreamState {
             for server in state.pointee.servers { alternatives += server.pointee.addressCount }
         }
@@ -260,6 +272,7 @@ extension Worker {
             closeUpstream(connection)
         }
         if exchange.pointee.isQueued { leaveQueue(exchange) }
+        if let dial = exchange.pointee.dial { stopLookingUp(dial) }
         exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
         leaveServer(exchange)
     }

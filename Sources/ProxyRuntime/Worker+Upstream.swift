@@ -79,7 +79,7 @@ extension Worker {
     /// The connection is there and the request's head is at hand: in the scratch, if it was just parsed, or kept.
     func sendRequest(_ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream else { preconditionFailure("nowhere to send to") }
-        connection.pointee.decoder.startNext(isToHEAD: exchange.pointee.method == .head)
+        connection.pointee.decoder.startNext(answering: exchange.pointee.method)
         connection.pointee.sentBytes = 0
         connection.pointee.exchangeCount += 1
         if exchange.pointee.retained.isEmpty {
@@ -346,7 +346,10 @@ extension Worker {
         exchange.pointee.responseFraming = HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
         let via = exchange.pointee.listener.pointee.via
         let closes = exchange.pointee.machine.closesDownstream
-        if route.pointee.responseEdits.isEmpty, !isToHTTP10, HeadRewrite.isUsualResponse(head) {
+        let opensTunnel = exchange.pointee.machine.isTunnel
+        if route.pointee.responseEdits.isEmpty, !isToHTTP10,
+            HeadRewrite.isUsualResponse(head, opensTunnel: opensTunnel)
+        {
             write(to: exchange.pointee.downstream) {
                 HeadRewrite.writeUsualResponse(head, closes: closes, date: date, via: via, to: &$0)
             }
@@ -355,7 +358,8 @@ extension Worker {
             let rewrite = HeadRewrite(head, values: values, via: via)
             write(to: exchange.pointee.downstream) {
                 rewrite.writeResponse(
-                    edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10, closes: closes, date: date, to: &$0)
+                    edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10, closes: closes,
+                    opensTunnel: opensTunnel, date: date, to: &$0)
             }
         }
         // With a final head the wait for request content is not the client's fault any more.
@@ -422,7 +426,9 @@ extension Worker {
 
     /// The exchange does not need the connection any more, and it is in order.
     func release(_ exchange: ExchangePointer) {
-        guard let connection = exchange.pointee.upstream, let state = exchange.pointee.upstreamState else { return }
+        guard let connection = exchange.pointee.upstream, let state = exchange.pointee.upstreamState,
+            let server = connection.pointee.server
+        else { preconditionFailure("nothing to release") }
         exchange.pointee.upstream = nil
         connection.pointee.exchange = nil
         if !connection.pointee.outbound.isEmpty, !connection.pointee.state.contains(.isBroken) {
@@ -436,7 +442,7 @@ extension Worker {
         let isSpent = connection.pointee.exchangeCount >= state.pointee.exchangesPerConnectionMax
         guard connection.pointee.isPersistent, !connection.pointee.state.contains(.isBroken),
             !connection.pointee.state.contains(.peerEnded),
-            !exchange.pointee.machine.wantsUpgrade, state.pointee.idleConnectionsMax > 0, !isSpent,
+            exchange.pointee.machine.tunnelRequest == .none, state.pointee.idleConnectionsMax > 0, !isSpent,
             peerIdleMilliseconds > 1000, !hasUnread(connection)
         else {
             closeUpstream(connection)
@@ -444,7 +450,6 @@ extension Worker {
             return
         }
         connection.pointee.phase = .idle
-        let server = connection.pointee.server
         server.pointee.idle.push(connection.idleLink, nowMilliseconds: nowMilliseconds)
         let deadline = nowMilliseconds &+ min(state.pointee.idleMillisecondsMax, peerIdleMilliseconds &- 1000)
         wheel.set(connection.timer, deadlineMilliseconds: deadline)
@@ -467,7 +472,7 @@ extension Worker {
     func closeUpstream(_ connection: UpstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         switch connection.pointee.phase {
-        case .idle: connection.pointee.server.pointee.idle.remove(connection.idleLink)
+        case .idle: connection.pointee.server?.pointee.idle.remove(connection.idleLink)
         case .busy: upstreamGather.clear()
         case .connecting, .finishing, .closed: break
         }

@@ -40,6 +40,8 @@ enum WorkerMessage: Sendable {
     case addressesChanged(server: Int, [SocketAddress])
     /// A name could not be looked up, and never could.
     case addressesFailed(server: Int, Failure)
+    /// What CONNECT asks for was looked up, for this exchange.
+    case targetLookedUp(SlabToken, ResolutionOutcome)
     /// A place below `max_exchanges` of a server may be free.
     case permitReturned(server: Int)
 }
@@ -374,6 +376,7 @@ final class Worker {
             case .addressesFailed(let server, let failure):
                 servers[server].addresses = .failed(failure)
                 retryResolveWaiters(server)
+            case .targetLookedUp(let exchange, let outcome): targetLookedUp(exchange, outcome)
             case .permitReturned(let server): serveQueues(ofServer: server)
             }
         }

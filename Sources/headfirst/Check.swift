@@ -11,20 +11,10 @@ struct Check: ParsableCommand {
             bound and no name is looked up.
             """)
 
-    @Option(
-        help: ArgumentHelp("The configuration file (default: \(LoadedConfiguration.standardPath)).", valueName: "file"))
-    var config: String?
-
-    @Argument(help: "The same, without the option's name.")
-    var file: String?
-
-    func validate() throws {
-        if config != nil, file != nil { throw ValidationError("Name the file once: with --config or without.") }
-    }
+    @OptionGroup var configuration: ConfigurationPath
 
     func run() throws {
-        let path = config ?? file ?? LoadedConfiguration.standardPath
-        _ = try LoadedConfiguration.load(orExitFrom: path)
-        Terminal.say("\(path): ok")
+        _ = try LoadedConfiguration.load(orExitFrom: configuration.path)
+        Terminal.say("\(configuration.path): ok")
     }
 }

@@ -2,6 +2,23 @@ import ArgumentParser
 import Glibc
 import ProxyConfiguration
 
+/// Which configuration file a command is about.
+struct ConfigurationPath: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("The configuration file (default: \(LoadedConfiguration.standardPath)).", valueName: "file"))
+    var config: String?
+
+    @Argument(help: "The same, without the option's name.")
+    var file: String?
+
+    /// The path.
+    var path: String { config ?? file ?? LoadedConfiguration.standardPath }
+
+    func validate() throws {
+        if config != nil, file != nil { throw ValidationError("Name the file once: with --config or without.") }
+    }
+}
+
 extension LoadedConfiguration {
     /// Where the configuration is unless told otherwise; the container has it there.
     static let standardPath = "/etc/headfirst/proxy.conf"

@@ -11,11 +11,10 @@ struct Run: ParsableCommand {
             configuration says: by default the access log to standard output, the error log to standard error.
             """)
 
-    @Option(help: ArgumentHelp("The configuration file.", valueName: "file"))
-    var config = LoadedConfiguration.standardPath
+    @OptionGroup var configuration: ConfigurationPath
 
     func run() throws {
-        let loaded = try LoadedConfiguration.load(orExitFrom: config)
+        let loaded = try LoadedConfiguration.load(orExitFrom: configuration.path)
         do throws(StartupError) {
             // The runtime's own log says what it listens on.
             try Proxy.run(loaded.configuration, onReady: { _ in })

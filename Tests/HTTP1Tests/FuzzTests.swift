@@ -77,9 +77,11 @@ import Testing
             // A line feed at the end: a line that is not complete is not judged before its end is there.
             let bytes = Self.mutated(seeds, &random) + [10]
             let limits = round % 4 == 0 ? small : standardLimits
-            let toHEAD = (0..<3).map { _ in Int.random(in: 0..<4, using: &random) == 0 }
+            let requestMethods = (0..<3).map { _ in
+                [HTTPSemantics.Method.get, .get, .head, .connect].randomElement(using: &random) ?? .get
+            }
             func told(_ pieces: [ArraySlice<UInt8>]) -> [Told] {
-                feeder.told(pieces, kind, limits: limits, requestMethodsAreHEAD: toHEAD, endsInput: true).events
+                feeder.told(pieces, kind, limits: limits, requestMethods: requestMethods, endsInput: true).events
             }
             let whole = told([bytes[...]])
             let single = told(bytes.indices.map { bytes[$0...$0] })

@@ -8,11 +8,11 @@ import Testing
     private let feeder = Feeder()
 
     private func check(
-        _ text: String, _ expected: [Told], toHEAD: [Bool] = [], endsInput: Bool = false,
+        _ text: String, _ expected: [Told], to requestMethods: [HTTPSemantics.Method] = [], endsInput: Bool = false,
         sourceLocation: SourceLocation = #_sourceLocation
     ) {
         let result = feeder.toldInEveryWay(
-            Array(text.utf8), .response, requestMethodsAreHEAD: toHEAD, endsInput: endsInput)
+            Array(text.utf8), .response, requestMethods: requestMethods, endsInput: endsInput)
         #expect(result.events == expected, sourceLocation: sourceLocation)
         #expect(result.differing == nil, sourceLocation: sourceLocation)
         #expect(result.left == 0, sourceLocation: sourceLocation)
@@ -94,7 +94,17 @@ import Testing
                 .head("200 [OK] 1.1 none\n\(field)\n"), .ended,
                 .head("200 [OK] 1.1 length=1\nContent-Length: 1\n"), content("x"), .ended,
             ],
-            toHEAD: [true, false])
+            to: [.head, .get])
+    }
+
+    @Test func aTunnelBeginsBehindA2xxToCONNECT() {
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/1.1 407 No\r\nContent-Length: 1\r\n\r\nx",
+            [
+                .head("200 [OK] 1.1 none\nContent-Length: 5\n"), .ended,
+                .head("407 [No] 1.1 length=1\nContent-Length: 1\n"), content("x"), .ended,
+            ],
+            to: [.connect, .connect])
     }
 
     @Test func interimHeadsBeforeAnAnswerToHEAD() {
@@ -104,7 +114,7 @@ import Testing
                 .interim("103 [E] 1.1 none\n"), .head("200 [OK] 1.1 none\nContent-Length: 9\n"), .ended,
                 .head("204 [N] 1.1 none\n"), .ended,
             ],
-            toHEAD: [true])
+            to: [.head])
     }
 
     @Test func keepAliveTimeout() {

@@ -67,16 +67,16 @@ final class Feeder {
     /// Feeds pieces to a new decoder. As a driver does, it gives what was not consumed again with the next piece, and
     /// lets the next message begin when one has ended.
     /// - Parameters:
-    ///   - requestMethodsAreHEAD: whether each response in turn answers HEAD; none does behind the last.
+    ///   - requestMethods: what each response in turn answers: GET behind the last.
     ///   - messagesMax: after so many the decoder is left as it is.
     ///   - endsInput: whether the peer's direction ends behind the last piece; an end that completes nothing is not
     ///     told.
     func told(
         _ pieces: [ArraySlice<UInt8>], _ kind: MessageKind, limits: HeadLimits = standardLimits,
-        requestMethodsAreHEAD: [Bool] = [], messagesMax: Int = .max, endsInput: Bool = false
+        requestMethods: [HTTPSemantics.Method] = [], messagesMax: Int = .max, endsInput: Bool = false
     ) -> (events: [Told], left: Int) {
         var decoder = HTTP1Decoder(kind)
-        decoder.startNext(isToHEAD: requestMethodsAreHEAD.first ?? false)
+        decoder.startNext(answering: requestMethods.first ?? .get)
         var messages = 0
         var events: [Told] = []
         var waiting: [UInt8] = []
@@ -102,7 +102,7 @@ final class Feeder {
                     messages += 1
                     if messages == messagesMax { return false }
                     decoder.startNext(
-                        isToHEAD: messages < requestMethodsAreHEAD.count && requestMethodsAreHEAD[messages])
+                        answering: messages < requestMethods.count ? requestMethods[messages] : .get)
                 case .failed(let fault):
                     events.append(.failed(fault))
                     return false
@@ -130,11 +130,11 @@ final class Feeder {
     /// - Returns: what was told, and the first way of cutting that told something else.
     func toldInEveryWay(
         _ bytes: [UInt8], _ kind: MessageKind, limits: HeadLimits = standardLimits,
-        requestMethodsAreHEAD: [Bool] = [], endsInput: Bool = false
+        requestMethods: [HTTPSemantics.Method] = [], endsInput: Bool = false
     ) -> (events: [Told], left: Int, differing: String?) {
         func run(_ pieces: [ArraySlice<UInt8>]) -> (events: [Told], left: Int) {
             told(
-                pieces, kind, limits: limits, requestMethodsAreHEAD: requestMethodsAreHEAD, endsInput: endsInput)
+                pieces, kind, limits: limits, requestMethods: requestMethods, endsInput: endsInput)
         }
         let whole = run([bytes[...]])
         let single = run(bytes.indices.map { bytes[$0...$0] })

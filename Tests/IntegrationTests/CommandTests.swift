@@ -49,7 +49,7 @@ import Testing
     @Test(
         "A wrong command line is 64",
         arguments: [
-            ["fly"], ["run", "--confg", "x"], ["check", "a", "--config", "b"], ["run", "extra"],
+            ["fly"], ["run", "--confg", "x"], ["check", "a", "--config", "b"], ["run", "a", "b"],
         ])
     func usage(arguments: [String]) throws {
         let command = Command(arguments)

@@ -106,6 +106,49 @@ import Testing
         #expect(exchange.abandoned(.shutDown) == Actions(.truncate, .close))
     }
 
+    private func connectExchange(dials: Bool) throws -> Exchange {
+        let head = try ParsedHead("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", .request)
+        var exchange = try Exchange(
+            requestHeadReceived: head.head, forwarding: forwarding(), mayPersist: true, dials: dials, now: 10)
+        exchange.upstreamSought()
+        return exchange
+    }
+
+    @Test func aDialledTunnelOpensWithItsConnection() throws {
+        var exchange = try connectExchange(dials: true)
+        #expect(!exchange.isTunnel)
+        #expect(exchange.upstreamAttached(isReused: false, now: 20) == Actions(.acceptTunnel))
+        #expect(exchange.isTunnel)
+        #expect(exchange.status == 200)
+        #expect(exchange.closesDownstream)
+
+        exchange = try connectExchange(dials: true)
+        #expect(exchange.upstreamFailed(.connectRefused, hasAlternative: true) == Actions(.none, .retry))
+        #expect(exchange.upstreamFailed(.connectRefused, hasAlternative: false) == Actions(.refuse, .close))
+        #expect(exchange.closesDownstream)
+    }
+
+    @Test func anUpstreamsAnswerToConnectOpensItOrCloses() throws {
+        for status in [200, 204, 299] {
+            var exchange = try connectExchange(dials: false)
+            #expect(exchange.upstreamAttached(isReused: false, now: 20) == Actions(.none, .sendRequest))
+            let head = try ParsedHead.response(status, "")
+            #expect(exchange.responseHeadReceived(head, now: 30) == Actions(.forwardHead))
+            #expect(exchange.isTunnel)
+        }
+        var exchange = try connectExchange(dials: false)
+        _ = exchange.upstreamAttached(isReused: false, now: 20)
+        let refusal = try ParsedHead.response(407, "Content-Length: 0\r\n")
+        #expect(exchange.responseHeadReceived(refusal, now: 30) == Actions(.forwardHead))
+        #expect(!exchange.isTunnel)
+        #expect(exchange.responseEnded(isReusable: true) == Actions(.finishAndClose, .close))
+
+        exchange = try connectExchange(dials: false)
+        _ = exchange.upstreamAttached(isReused: false, now: 20)
+        #expect(
+            exchange.responseHeadReceived(try ParsedHead.response(101, ""), now: 30) == Actions(.refuse, .close))
+    }
+
     @Test func bytesAreCounted() throws {
         var exchange = try tunnel()
         exchange.tunnelBytesReceived(3, from: .client, now: 40)

@@ -117,7 +117,7 @@ private struct Walker {
             isTruncated = true
             isOver = true
         case .close: isOver = true
-        case .endSending, .reset: expect(false, "a tunnel's action without a tunnel")
+        case .acceptTunnel, .endSending, .reset: expect(false, "a tunnel's action without a tunnel")
         }
         if isOver { expect(connection == nil && !isSeeking, "over with an upstream") }
     }

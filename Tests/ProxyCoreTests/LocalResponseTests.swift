@@ -95,7 +95,7 @@ import Testing
                 switch cause {
                 case .requestRefused: #expect(status == fault.requestStatus)
                 case .requestTimedOut: #expect(status == 504)
-                default: #expect([404, 405, 408, 413].contains(status))
+                default: #expect([403, 404, 405, 408, 413].contains(status))
                 }
             }
         }
@@ -169,7 +169,7 @@ import Testing
                 case .redirect(let status, let location):
                     LocalResponse.writeRedirect(
                         status: status, location: location, values: values, edits: edits, context: context, to: &out)
-                case .upstream: out.isOverfull = true
+                case .upstream, .dial: out.isOverfull = true
                 }
             })
     }

@@ -19,7 +19,7 @@ final class ParsedHead {
         bytes = .allocate(capacity: source.count)
         _ = bytes.initialize(from: source)
         var decoder = HTTP1Decoder(kind)
-        decoder.startNext(isToHEAD: isToHEAD)
+        decoder.startNext(answering: isToHEAD ? .head : .get)
         var offset = 0
         let limits = HeadLimits(headBytesMax: 64 << 10, fieldsMax: 128, targetBytesMax: 8 << 10)
         let event = decoder.next(UnsafeBufferPointer(bytes), from: &offset, into: head, limits: limits)
