@@ -237,7 +237,7 @@ import Testing
         #expect(facts("TE: trailers\r\n") == [.acceptsTrailers])
         #expect(facts("TE: gzip;q=0.5, Trailers\r\n") == [.acceptsTrailers])
         #expect(facts("TE: trailersx\r\n") == [])
-        #expect(facts("Upgrade: websocket\r\nConnection: Upgrade\r\n") == [.upgrade, .connectionUpgrade])
+        #expect(facts("Upgrade: websocket\r\nConnection: Upgrade\r\n") == [.mayOpenTunnel, .connectionUpgrade])
         #expect(facts("X-Request-Id: 1\r\n") == [.requestID])
         #expect(facts("X-Request-Id:\r\n") == [])
         #expect(facts("Max-Forwards: 7\r\n") == [])
