@@ -22,6 +22,10 @@ int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_
     return getsockname(socket, (struct sockaddr *)address, length);
 }
 
+int headfirst_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC); }
+
+int headfirst_set_pipe_capacity(int pipe, int bytes) { return fcntl(pipe, F_SETPIPE_SZ, bytes); }
+
 int headfirst_unacknowledged(int socket, int *bytes) { return ioctl(socket, SIOCOUTQ, bytes); }
 
 int headfirst_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }

@@ -262,6 +262,9 @@ public enum Socket {
         }
     }
 
+    /// Whether this error of splice(2) says that the socket never takes bytes from a pipe.
+    public static func cannotTakePipes(_ number: Int32) -> Bool { number == EINVAL }
+
     /// Bytes that were written and that the peer has not acknowledged yet; nil where the kernel does not tell.
     public static func unacknowledgedBytes(_ socket: Int32) -> Int? {
         var bytes: Int32 = 0

@@ -123,6 +123,19 @@ public struct HTTP1Decoder: Sendable {
         }
     }
 
+    /// Content passed without being given to the decoder: it was moved within the kernel.
+    /// - Parameter count: at most what `contentRemaining` says, where that ends the content.
+    public mutating func contentPassed(_ count: Int) {
+        switch state {
+        case .fixedContent:
+            precondition(UInt64(count) <= remainingCount, "more passed than there is")
+            remainingCount -= UInt64(count)
+        case .untilClose: break
+        case .head, .chunkLine, .chunkData, .chunkEnd, .trailers, .ended, .failed:
+            preconditionFailure("no such content is expected")
+        }
+    }
+
     /// Tells the end of sized content together with its last byte, so that nobody has to ask for it.
     /// - Returns: whether the message is complete; `ended` is not told again.
     public mutating func endedWithContent() -> Bool {

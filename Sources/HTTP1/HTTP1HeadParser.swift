@@ -131,9 +131,24 @@ struct HTTP1HeadParser {
         return start + 8
     }
 
+    /// Whether the first line is `HTTP/1.1 200 OK`, as most are.
+    @inline(__always)
+    private var isUsualStatusLine: Bool {
+        guard end >= 17 else { return false }
+        let raw = UnsafeRawPointer(bytes)
+        return UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self)) == 0x312E_312F_5054_5448
+            && UInt64(littleEndian: (raw + 8).loadUnaligned(as: UInt64.self)) == 0x0D4B_4F20_3030_3220
+            && bytes[16] == Self.lf
+    }
+
     /// `HTTP-version SP status-code SP [ reason-phrase ] CRLF`; the second space may be missing with the reason.
     private func parseStatusLine() throws(HeadFault) -> Int? {
         let storage = head.storage
+        if isUsualStatusLine {
+            storage.pointee.status = 200
+            storage.pointee.reason = ByteRange(start: 13, count: 2)
+            return 17
+        }
         guard let versionEnd = try parseVersion(from: 0) else { return nil }
         let statusEnd = versionEnd + 4
         if statusEnd >= end {

@@ -24,6 +24,19 @@ struct SocketState: OptionSet {
     static let isScheduled = SocketState(rawValue: 1 << 4)
     /// The worker is in the middle of this connection's bytes.
     static let isProcessing = SocketState(rawValue: 1 << 5)
+    /// Much is to come that nobody has to look at: it is moved within the kernel.
+    static let splices = SocketState(rawValue: 1 << 6)
+    /// That was tried, and this connection, or its other side, cannot do it.
+    static let cannotSplice = SocketState(rawValue: 1 << 7)
+}
+
+/// What a socket has not taken yet: bytes in a pipe, then bytes in memory.
+struct Outbound {
+    var piped = PipedBytes()
+    var buffer = Buffer()
+
+    var isEmpty: Bool { buffer.isEmpty && piped.isEmpty }
+    var count: Int { buffer.count + piped.count }
 }
 
 /// A client's connection.
@@ -65,7 +78,7 @@ struct DownstreamConnection {
     var endsByReset = false
     var decoder = HTTP1Decoder(.request)
     var inbound = Buffer()
-    var outbound = Buffer()
+    var outbound = Outbound()
     var exchange: UnsafeMutablePointer<ExchangeSlot>?
     let listener: UnsafeMutablePointer<ListenerState>
     var peer: Peer
@@ -113,7 +126,7 @@ struct UpstreamConnection {
     var endsByReset = false
     var decoder = HTTP1Decoder(.response)
     var inbound = Buffer()
-    var outbound = Buffer()
+    var outbound = Outbound()
     var exchange: UnsafeMutablePointer<ExchangeSlot>?
     /// Whose pool it belongs to; nil if it was dialled for a CONNECT.
     let server: UnsafeMutablePointer<ServerState>?

@@ -42,6 +42,8 @@ final class SharedState: Sendable {
     let resolver: Resolver?
     /// The bound of client connections in the whole process.
     let connectionsMax: Int
+    /// How many pipes each worker may have.
+    let pipesOfWorkerMax: Int
     private let connections = Atomic<Int>(0)
 
     init(
@@ -49,6 +51,7 @@ final class SharedState: Sendable {
         resolver: Resolver?, control: Mailbox<ControlMessage>
     ) throws(SystemError) {
         self.configuration = configuration
+        pipesOfWorkerMax = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
         connectionsMax =
             configuration.connectionsMax
             ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
@@ -78,7 +81,8 @@ final class SharedState: Sendable {
     /// Where nobody set a bound: each client may need a connection upstream, so clients get half of what the process
     /// may open. Otherwise they would take all, and then be answered 503.
     private static func connectionsMax(descriptorsMax: Int, workerCount: Int) -> Int {
-        let ownDescriptors = 24 + 4 * workerCount
+        let pipes = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
+        let ownDescriptors = 24 + (4 + 2 * pipes) * workerCount
         return max(8, (descriptorsMax - ownDescriptors) / 2)
     }
 

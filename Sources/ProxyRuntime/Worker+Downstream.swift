@@ -76,9 +76,9 @@ extension Worker {
     }
 
     /// The connection is reset or cannot be written to any more.
-    private func downstreamBroke(_ connection: DownstreamPointer) {
+    func downstreamBroke(_ connection: DownstreamPointer) {
         connection.pointee.state.insert(.isBroken)
-        pool.release(&connection.pointee.outbound)
+        release(&connection.pointee.outbound)
         if connection.pointee.phase == .exchanging, let exchange = connection.pointee.exchange {
             if exchange.pointee.machine.isTunnel {
                 perform(exchange.pointee.machine.tunnelBroke(.client), for: exchange)
@@ -98,7 +98,7 @@ extension Worker {
     // MARK: Reading
 
     /// Whether bytes of the client are wanted now: backpressure is this answer.
-    private func wantsRequest(_ connection: DownstreamPointer) -> Bool {
+    func wantsRequest(_ connection: DownstreamPointer) -> Bool {
         switch connection.pointee.phase {
         case .idle, .receivingHead: return connection.pointee.outbound.isEmpty
         case .exchanging:
@@ -117,6 +117,10 @@ extension Worker {
         var reads = 0
         while connection.pointee.state.contains(.mayRead), wantsRequest(connection) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
+            if connection.pointee.state.contains(.splices), connection.pointee.inbound.isEmpty {
+                guard spliceRequest(connection, &reads) else { return }
+                continue
+            }
             switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
@@ -131,7 +135,7 @@ extension Worker {
     }
 
     /// The client's direction is read to its end.
-    private func inputEnded(_ connection: DownstreamPointer) {
+    func inputEnded(_ connection: DownstreamPointer) {
         connection.pointee.state.insert(.peerEnded)
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
@@ -175,6 +179,11 @@ extension Worker {
         connection.pointee.state.remove(.isProcessing)
         if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
         if !isScratch || offset < input.count { keepRest(of: input, from: offset, connection, isScratch: isScratch) }
+        updateTimerAfterInput(connection)
+    }
+
+    @inline(__always)
+    func updateTimerAfterInput(_ connection: DownstreamPointer) {
         if connection.pointee.phase == .exchanging, connection.pointee.outbound.isEmpty,
             connection.pointee.exchange?.pointee.machine.requestSide == .ended
         {
@@ -196,6 +205,9 @@ extension Worker {
             let actions = exchange.pointee.machine.requestContentReceived(count)
             if actions.upstream == .forwardContent {
                 forwardRequestContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
+                if connection.pointee.decoder.contentRemaining >= Self.splicedBytesMin {
+                    noteBulk(of: connection, exchange)
+                }
             } else {
                 perform(actions, for: exchange)
             }
@@ -254,15 +266,19 @@ extension Worker {
         switch outcome {
         case .all: break
         case .some:
-            guard wasEmpty else { return }
-            noteUnacknowledged(connection)
-            updateTimer(connection)
-            // While the client takes nothing, nothing is read from the server, and its clock stands still.
-            if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
+            if wasEmpty { clientBecameFull(connection) }
         case .broken:
             connection.pointee.state.insert(.isBroken)
             schedule(connection)
         }
+    }
+
+    /// The client does not take all that is there.
+    func clientBecameFull(_ connection: DownstreamPointer) {
+        noteUnacknowledged(connection)
+        updateTimer(connection)
+        // While the client takes nothing, nothing is read from the server, and its clock stands still.
+        if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
     }
 
     /// The socket takes bytes again.
@@ -331,7 +347,7 @@ extension Worker {
         connection.pointee.phase = .closed
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
-        pool.release(&connection.pointee.outbound)
+        release(&connection.pointee.outbound)
         if connection.pointee.endsByReset {
             Socket.reset(connection.pointee.socket)
         } else {
@@ -433,7 +449,7 @@ extension Worker {
         }
     }
 
-    private func noteUnacknowledged(_ connection: DownstreamPointer) {
+    func noteUnacknowledged(_ connection: DownstreamPointer) {
         let bytes = Socket.unacknowledgedBytes(connection.pointee.socket) ?? 0
         connection.pointee.unacknowledgedBytes = Int32(clamping: bytes)
     }

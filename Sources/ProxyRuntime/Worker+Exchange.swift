@@ -183,8 +183,7 @@ extension Worker {
         case .endSending:
             if let upstream = exchange.pointee.upstream { Socket.endSending(upstream.pointee.socket) }
         case .reset:
-            exchange.pointee.upstream?.pointee.endsByReset = true
-            letGo(exchange)
+            if let upstream = exchange.pointee.upstream { resetWhenDelivered(upstream, exchange) }
         case .retry:
             letGo(exchange)
             // While we seek, the client is not waited for.
@@ -215,11 +214,20 @@ extension Worker {
         case .truncate:
             truncate(exchange)
         case .endSending: Socket.endSending(connection.pointee.socket)
-        case .close, .reset:
+        case .close:
             downstreamGather.clear()
-            if actions.downstream == .reset { connection.pointee.endsByReset = true }
+            // A client that ended its direction may read on: where the end is the close, it must not take a part for
+            // the whole (rule 4).
+            if exchange.pointee.responseFraming == .untilClose, exchange.pointee.machine.responseSide == .failed {
+                connection.pointee.endsByReset = true
+            }
             endExchange(exchange)
             closeDownstream(connection)
+        case .reset:
+            // What waits is delivered before.
+            connection.pointee.endsByReset = true
+            endExchange(exchange)
+            beginClosing(connection)
         }
     }
 

@@ -72,7 +72,7 @@ extension Worker {
     /// Writes what a turn has collected, behind what waits already.
     @inline(__always)
     func send(
-        _ gather: Gather, to socket: Int32, _ outbound: inout Buffer, _ state: inout SocketState
+        _ gather: Gather, to socket: Int32, _ outbound: inout Outbound, _ state: inout SocketState
     ) -> WriteOutcome {
         var sent = 0
         if outbound.isEmpty, state.contains(.mayWrite) {
@@ -85,26 +85,48 @@ extension Worker {
             }
             state.remove(.mayWrite)
         }
-        gather.copy(skipping: sent, to: &outbound, of: pool)
+        gather.copy(skipping: sent, to: &outbound.buffer, of: pool)
         return .some(sent)
     }
 
     /// Writes what waits.
-    func sendWaiting(to socket: Int32, _ outbound: inout Buffer, _ state: inout SocketState) -> WriteOutcome {
-        let bytes = outbound.bytes
-        guard let base = bytes.baseAddress else { return .all(0) }
+    func sendWaiting(to socket: Int32, _ outbound: inout Outbound, _ state: inout SocketState) -> WriteOutcome {
+        var sent = 0
+        if !outbound.piped.isEmpty {
+            switch pipes.send(&outbound.piped, to: socket) {
+            case .bytes(let count): sent = count
+            case .wouldBlock: break
+            case .ended, .failed:
+                release(&outbound)
+                return .broken
+            }
+            if !outbound.piped.isEmpty {
+                state.remove(.mayWrite)
+                return .some(sent)
+            }
+        }
+        let bytes = outbound.buffer.bytes
+        guard let base = bytes.baseAddress else { return .all(sent) }
         switch Socket.send(socket, base, count: bytes.count) {
         case .bytes(let count):
-            pool.consume(count, of: &outbound)
-            if outbound.isEmpty { return .all(count) }
+            sent += count
+            pool.consume(count, of: &outbound.buffer)
+            if outbound.isEmpty { return .all(sent) }
             state.remove(.mayWrite)
-            return .some(count)
+            return .some(sent)
         case .wouldBlock:
             state.remove(.mayWrite)
-            return .some(0)
+            return .some(sent)
         case .ended, .failed:
-            pool.release(&outbound)
+            release(&outbound)
             return .broken
         }
+    }
+
+    /// Throws away what waits.
+    @inline(__always)
+    func release(_ outbound: inout Outbound) {
+        pool.release(&outbound.buffer)
+        if !outbound.piped.isEmpty { pipes.discard(&outbound.piped) }
     }
 }

@@ -25,6 +25,7 @@ extension Worker {
         let fits = upstreamGather.append(base, count: bytes.count)
         precondition(fits, "a turn begins with an empty gather")
         flush(upstream)
+        if bytes.count == scratchCapacity { noteBulk(of: exchange.pointee.downstream, exchange) }
         updateTimer(upstream)
     }
 
@@ -35,6 +36,22 @@ extension Worker {
         let fits = downstreamGather.append(base, count: bytes.count)
         precondition(fits, "a turn's bytes are larger than the gather")
         flush(exchange.pointee.downstream)
-        if let upstream = exchange.pointee.upstream { updateTimer(upstream) }
+        guard let upstream = exchange.pointee.upstream else { return }
+        updateTimer(upstream)
+        if bytes.count == scratchCapacity { noteBulk(of: upstream, exchange) }
+    }
+
+    /// The client's end of a tunnel is broken: the server gets what waits for it, then a reset.
+    func resetWhenDelivered(_ connection: UpstreamPointer, _ exchange: ExchangePointer) {
+        connection.pointee.endsByReset = true
+        exchange.pointee.upstream = nil
+        connection.pointee.exchange = nil
+        if connection.pointee.outbound.isEmpty || connection.pointee.state.contains(.isBroken) {
+            closeUpstream(connection)
+        } else {
+            connection.pointee.phase = .finishing
+            updateTimer(connection)
+        }
+        letGo(exchange)
     }
 }

@@ -34,7 +34,11 @@ extension Worker {
                 connection.pointee.state.insert(.mayWrite)
                 if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
             }
-            readUpstream(connection)
+            if readiness.contains(.failed), connection.pointee.phase == .busy, isReadToItsEnd(connection) {
+                upstreamBroke(connection)
+            } else {
+                readUpstream(connection)
+            }
         case .finishing:
             if !readiness.isDisjoint(with: [.failed, .hungUp]) {
                 closeUpstream(connection)
@@ -68,10 +72,17 @@ extension Worker {
         readUpstream(connection)
         // Nothing can be written, and nothing came: there is no answer to wait for.
         if connection.pointee.phase == .busy, connection.pointee.state.contains(.isBroken),
-            !connection.pointee.state.contains(.mayRead), wantsResponse(connection)
+            isReadToItsEnd(connection)
+                || (!connection.pointee.state.contains(.mayRead) && wantsResponse(connection))
         {
             upstreamBroke(connection)
         }
+    }
+
+    /// Whether the server's direction of a tunnel has ended: no read will tell any more what becomes of it.
+    private func isReadToItsEnd(_ connection: UpstreamPointer) -> Bool {
+        guard let exchange = connection.pointee.exchange else { return false }
+        return exchange.pointee.machine.isTunnel && exchange.pointee.machine.downward != .open
     }
 
     // MARK: Writing the request
@@ -207,16 +218,16 @@ extension Worker {
     }
 
     /// The server takes nothing more. It may have answered before: that is read first.
-    private func sendingBroke(_ connection: UpstreamPointer) {
+    func sendingBroke(_ connection: UpstreamPointer) {
         connection.pointee.state.insert([.isBroken, .mayRead])
-        pool.release(&connection.pointee.outbound)
+        release(&connection.pointee.outbound)
         schedule(connection)
     }
 
     // MARK: Reading the response
 
     /// Whether bytes of the server are wanted now: backpressure is this answer.
-    private func wantsResponse(_ connection: UpstreamPointer) -> Bool {
+    func wantsResponse(_ connection: UpstreamPointer) -> Bool {
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return false }
         if exchange.pointee.machine.isTunnel, exchange.pointee.machine.downward != .open { return false }
         return exchange.pointee.downstream.pointee.outbound.isEmpty
@@ -226,6 +237,10 @@ extension Worker {
         var reads = 0
         while connection.pointee.state.contains(.mayRead), wantsResponse(connection) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
+            if connection.pointee.state.contains(.splices), connection.pointee.inbound.isEmpty {
+                guard spliceResponse(connection, &reads) else { return }
+                continue
+            }
             switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
@@ -276,6 +291,10 @@ extension Worker {
                 forwardContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
                 if connection.pointee.decoder.endedWithContent() {
                     endResponse(exchange, connection, hasSurplus: offset < input.count)
+                } else if connection.pointee.decoder.contentRemaining >= Self.splicedBytesMin
+                    || (count == scratchCapacity && connection.pointee.decoder.isUntilClose)
+                {
+                    noteBulk(of: connection, exchange)
                 }
             case .trailers:
                 if exchange.pointee.responseFraming == .chunked {
@@ -379,14 +398,14 @@ extension Worker {
         if isChunked { write(to: downstream) { ChunkedCoding.writeEnd(to: &$0) } }
     }
 
-    private func endResponse(_ exchange: ExchangePointer, _ connection: UpstreamPointer, hasSurplus: Bool) {
+    func endResponse(_ exchange: ExchangePointer, _ connection: UpstreamPointer, hasSurplus: Bool) {
         if hasSurplus { connection.pointee.isPersistent = false }
         let isReusable = connection.pointee.isPersistent && !connection.pointee.state.contains(.isBroken)
         perform(exchange.pointee.machine.responseEnded(isReusable: isReusable), for: exchange)
     }
 
     /// The server's direction is over.
-    private func responseInputEnded(_ connection: UpstreamPointer) {
+    func responseInputEnded(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { return }
         connection.pointee.isPersistent = false
         if exchange.pointee.machine.isTunnel {
@@ -404,7 +423,7 @@ extension Worker {
     }
 
     /// The server's connection ended where no message ends.
-    private func upstreamBroke(_ connection: UpstreamPointer) {
+    func upstreamBroke(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { return }
         if exchange.pointee.machine.isTunnel {
             perform(exchange.pointee.machine.tunnelBroke(.server), for: exchange)
@@ -479,7 +498,7 @@ extension Worker {
         connection.pointee.phase = .closed
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
-        pool.release(&connection.pointee.outbound)
+        release(&connection.pointee.outbound)
         if connection.pointee.endsByReset {
             Socket.reset(connection.pointee.socket)
         } else {

@@ -80,6 +80,7 @@ final class Worker {
     let epoll: Epoll
     let wheel: TimerWheel
     let pool: BufferPool
+    let pipes: PipePool
     let downstreams: Slab<DownstreamConnection>
     let upstreams: Slab<UpstreamConnection>
     let exchanges: Slab<ExchangeSlot>
@@ -146,6 +147,7 @@ final class Worker {
                 snapshot: .allocate(capacity: 1)))
         wheel = TimerWheel(nowMilliseconds: now / 1000)
         pool = BufferPool(freeBytesMax: 1 << 20)
+        pipes = PipePool(countMax: shared.pipesOfWorkerMax)
         downstreams = Slab()
         upstreams = Slab()
         exchanges = Slab()
@@ -221,6 +223,7 @@ final class Worker {
         exchanges.destroy()
         wheel.destroy()
         pool.destroy()
+        pipes.destroy()
     }
 
     // MARK: The loop

@@ -48,6 +48,13 @@ static inline int headfirst_epoll_wait(int epoll, struct epoll_event *events, in
     return (int)syscall(SYS_epoll_pwait, epoll, events, max, timeout, NULL, (size_t)8);
 }
 
+static inline ssize_t headfirst_splice(int source, int destination, size_t count) {
+    // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+    return syscall(SYS_splice, source, NULL, destination, NULL, count, 3);
+}
+
+int headfirst_pipe(int ends[2]);
+int headfirst_set_pipe_capacity(int pipe, int bytes);
 int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_bind(int socket, const struct sockaddr_storage *address, socklen_t length);
 int headfirst_connect(int socket, const struct sockaddr_storage *address, socklen_t length);

@@ -1,0 +1,198 @@
+// Bytes that nobody has to look at, and much of them: tunnels in full flow, and content of a declared length of which
+// much is to come. They are moved from one socket to the other within the kernel. Counts, ends, breaks and
+// backpressure are those of the copying path; a connection goes back to it whenever little comes at a time, since a
+// short read says that nothing is left and a short splice does not.
+
+import Bytes
+import EventLoop
+import HTTPSemantics
+import ProxyCore
+
+/// What became of moving bytes from one socket to another.
+private enum MoveOutcome {
+    /// So many left the source; what the destination did not take waits in its pipe.
+    case bytes(Int)
+    /// So many left the source, and the destination is broken.
+    case bytesForNobody(Int)
+    /// Nothing now; readiness will tell.
+    case nothing
+    /// The source's peer has ended its direction.
+    case ended
+    /// The source is broken.
+    case broken
+    /// Copy.
+    case unavailable
+}
+
+extension Worker {
+    /// Less than this to come is copied.
+    static var splicedBytesMin: UInt64 { 64 << 10 }
+    /// A tunnel that moves less than this at a time is copied again.
+    private static var bulkBytesMin: Int { 16 << 10 }
+    /// What counts as one read of a round.
+    private static var bytesOfOneRead: Int { 64 << 10 }
+
+    // MARK: When
+
+    /// Much of a response, or of what a server sends through a tunnel, is to come.
+    func noteBulk(of connection: UpstreamPointer, _ exchange: ExchangePointer) {
+        guard !connection.pointee.state.contains(.cannotSplice) else { return }
+        let machine = exchange.pointee.machine
+        // A chunked response is framed anew; what ends with the connection passes as it is, to HTTP/1.0.
+        let passesAsItIs =
+            exchange.pointee.responseFraming == .length || exchange.pointee.responseFraming == .untilClose
+        if machine.isTunnel || (machine.responseSide == .relaying && passesAsItIs) {
+            connection.pointee.state.insert(.splices)
+        }
+    }
+
+    /// Much of a request, or of what a client sends through a tunnel, is to come.
+    func noteBulk(of connection: DownstreamPointer, _ exchange: ExchangePointer) {
+        guard !connection.pointee.state.contains(.cannotSplice) else { return }
+        let machine = exchange.pointee.machine
+        if machine.isTunnel || (machine.requestSide == .receiving && exchange.pointee.requestFraming == .length) {
+            connection.pointee.state.insert(.splices)
+        }
+    }
+
+    // MARK: Moving
+
+    private func move(
+        from source: Int32, _ sourceState: inout SocketState, countMax: UInt64, to destination: Int32,
+        _ outbound: inout Outbound, _ destinationState: inout SocketState
+    ) -> MoveOutcome {
+        let received: Int
+        switch pipes.receive(source, count: Int(clamping: countMax), into: &outbound.piped) {
+        case .bytes(let count): received = count
+        case .wouldBlock:
+            sourceState.remove(.mayRead)
+            return .nothing
+        case .ended:
+            sourceState.remove(.mayRead)
+            return .ended
+        case .failed: return .broken
+        case .unavailable: return .unavailable
+        case .unsupported:
+            sourceState.insert(.cannotSplice)
+            return .unavailable
+        }
+        guard destinationState.contains(.mayWrite) else { return .bytes(received) }
+        switch pipes.send(&outbound.piped, to: destination) {
+        case .bytes, .wouldBlock:
+            if !outbound.isEmpty { destinationState.remove(.mayWrite) }
+            return .bytes(received)
+        case .failed(let number) where Socket.cannotTakePipes(number):
+            pipes.copy(&outbound.piped, to: &outbound.buffer, of: pool)
+            sourceState.remove(.splices)
+            sourceState.insert(.cannotSplice)
+            // There is room, and no readiness will tell of it again.
+            if case .broken = sendWaiting(to: destination, &outbound, &destinationState) {
+                return .bytesForNobody(received)
+            }
+            return .bytes(received)
+        case .ended, .failed:
+            release(&outbound)
+            return .bytesForNobody(received)
+        }
+    }
+
+    /// Moves what a server sends on to the client.
+    /// - Returns: whether reading may go on.
+    func spliceResponse(_ connection: UpstreamPointer, _ reads: inout Int) -> Bool {
+        guard let exchange = connection.pointee.exchange else { preconditionFailure("a response for nobody") }
+        let downstream = exchange.pointee.downstream
+        let isTunnel = exchange.pointee.machine.isTunnel
+        let isSized = !isTunnel && !connection.pointee.decoder.isUntilClose
+        let outcome = move(
+            from: connection.pointee.socket, &connection.pointee.state,
+            countMax: isSized ? connection.pointee.decoder.contentRemaining : .max, to: downstream.pointee.socket,
+            &downstream.pointee.outbound, &downstream.pointee.state)
+        switch outcome {
+        case .bytes(let count), .bytesForNobody(let count):
+            reads += count / Self.bytesOfOneRead
+            if case .bytesForNobody = outcome {
+                downstream.pointee.state.insert(.isBroken)
+                schedule(downstream)
+            } else if !downstream.pointee.outbound.isEmpty {
+                clientBecameFull(downstream)
+            }
+            if !isSized, count < Self.bulkBytesMin { connection.pointee.state.remove(.splices) }
+            if isTunnel {
+                exchange.pointee.machine.tunnelBytesReceived(count, from: .server, now: nowMicroseconds)
+            } else {
+                _ = exchange.pointee.machine.responseContentReceived(count, now: nowMicroseconds)
+                connection.pointee.decoder.contentPassed(count)
+                if connection.pointee.decoder.endedWithContent() {
+                    connection.pointee.state.remove(.splices)
+                    endResponse(exchange, connection, hasSurplus: false)
+                    return true
+                }
+            }
+            updateTimer(connection)
+            return true
+        case .nothing: return true
+        case .ended:
+            responseInputEnded(connection)
+            return false
+        case .broken:
+            upstreamBroke(connection)
+            return false
+        case .unavailable:
+            connection.pointee.state.remove(.splices)
+            return true
+        }
+    }
+
+    /// Moves what a client sends on to the server.
+    /// - Returns: whether reading may go on.
+    func spliceRequest(_ connection: DownstreamPointer, _ reads: inout Int) -> Bool {
+        guard let exchange = connection.pointee.exchange, let upstream = exchange.pointee.upstream else {
+            // Nobody wants the rest of this content: it is read and thrown away.
+            connection.pointee.state.remove(.splices)
+            return true
+        }
+        let isTunnel = exchange.pointee.machine.isTunnel
+        let outcome = move(
+            from: connection.pointee.socket, &connection.pointee.state,
+            countMax: isTunnel ? .max : connection.pointee.decoder.contentRemaining, to: upstream.pointee.socket,
+            &upstream.pointee.outbound, &upstream.pointee.state)
+        switch outcome {
+        case .bytes(let count), .bytesForNobody(let count):
+            reads += count / Self.bytesOfOneRead
+            if case .bytesForNobody = outcome {
+                sendingBroke(upstream)
+            } else {
+                upstream.pointee.sentBytes += UInt64(count - upstream.pointee.outbound.count)
+            }
+            if isTunnel {
+                exchange.pointee.machine.tunnelBytesReceived(count, from: .client, now: nowMicroseconds)
+                if count < Self.bulkBytesMin { connection.pointee.state.remove(.splices) }
+                updateTimer(upstream)
+                return true
+            }
+            // What passed is not at hand for another try.
+            exchange.pointee.machine.isReplayable = false
+            pool.release(&exchange.pointee.retained)
+            connection.pointee.decoder.contentPassed(count)
+            // The bound of the content was held against its declared length.
+            _ = exchange.pointee.machine.requestContentReceived(count)
+            updateTimer(upstream)
+            if connection.pointee.decoder.endedWithContent() {
+                connection.pointee.state.remove(.splices)
+                perform(exchange.pointee.machine.requestEnded(now: nowMicroseconds), for: exchange)
+            }
+            updateTimerAfterInput(connection)
+            return true
+        case .nothing: return true
+        case .ended:
+            inputEnded(connection)
+            return false
+        case .broken:
+            downstreamBroke(connection)
+            return false
+        case .unavailable:
+            connection.pointee.state.remove(.splices)
+            return true
+        }
+    }
+}
