@@ -7,7 +7,7 @@ import EventLoop
 import Testing
 
 /// Two sockets that are connected to each other.
-private final class SocketPair {
+final class SocketPair {
     let one: Int32
     let other: Int32
 

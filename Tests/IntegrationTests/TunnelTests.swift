@@ -172,7 +172,7 @@ private let switchHead = head(
         }
         let start = Now.milliseconds
         client.endSending()
-        #expect(client.drain(milliseconds: 2000).end == .ended)
+        #expect(client.drain(milliseconds: 2000).end == .reset)
         #expect((150..<1500).contains(Now.milliseconds - start))
         over.give(())
     }
