@@ -21,6 +21,7 @@ is_present() {
         python3 | valgrind | strace | curl | wrk | haproxy) command -v "$1" >/dev/null ;;
         nginx-light) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null ;;
         nodejs) command -v node >/dev/null ;;
+        python3-venv) python3 -c 'import ensurepip' 2>/dev/null ;;
         *) is_installed "$1" ;;
     esac
 }

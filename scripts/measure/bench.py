@@ -1,10 +1,12 @@
 """Speed and latency beside nginx and HAProxy, each with one worker, alternating within one run.
 
-    scripts/bench small|bodies|latency|all [--rounds N] [--of NAME,...] [--install]
+    scripts/bench small|bodies|latency|tunnels|all [--rounds N] [--seconds S] [--of NAME,...] [--install]
 
 small    CPU of the proxy a request: 64 keep-alive connections, 5-byte answers
 bodies   CPU of the proxy a GiB: 16 KiB and 1 MiB answers
 latency  how long a head is held: from leaving one side until the other side has it, content coming 400 ms later
+tunnels  CPU of the proxy a GiB and throughput of WebSocket tunnels, each way and both, and a round trip in one;
+         beside Caddy and Envoy, too (see tunnels.py)
 
 CPU is utime + stime of the proxy's own processes, so that the client and the origin on the same machine do not
 count; ratios are medians over rounds of the same moment, so that a busy machine moves both sides. wrk is the client,
@@ -12,7 +14,7 @@ nginx with one worker the origin. nginx and HAProxy are measured as they come an
 """
 import argparse, contextlib, statistics, sys
 
-import latency, origins, peers
+import latency, origins, peers, tunnels
 
 SECONDS = 3                                 # one round of one proxy
 
@@ -75,14 +77,16 @@ def load(title, path, connections, figure, unit, names, tuned, rounds):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("small", "bodies", "latency", "all"))
+    parser.add_argument("what", choices=("small", "bodies", "latency", "tunnels", "all"))
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each proxy (default 7)")
-    parser.add_argument("--of", default="headfirst,nginx,haproxy", help="proxies to measure, separated by commas")
-    parser.add_argument("--install", action="store_true", help="install nginx-light, haproxy and wrk if missing")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of one round of tunnels (default %d)" % SECONDS)
+    parser.add_argument("--of", help="proxies to measure, separated by commas (default: all that the mode knows)")
+    parser.add_argument("--install", action="store_true", help="install what apt has of the peers if missing")
     arguments = parser.parse_args()
-    names = arguments.of.split(",")
-    if unknown := [name for name in names if name not in peers.PEERS]:
-        parser.error("unknown: %s; there are %s" % (", ".join(unknown), ", ".join(peers.PEERS)))
+    known = tunnels.PEERS if arguments.what == "tunnels" else peers.PEERS
+    names = arguments.of.split(",") if arguments.of else list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error("unknown: %s; there are %s" % (", ".join(unknown), ", ".join(known)))
     if arguments.rounds < 1:
         parser.error("at least one round")
     try:
@@ -94,6 +98,8 @@ def main():
                  arguments.rounds)
         if arguments.what in ("latency", "all"):
             latency.table(contenders(names, ("nginx",)))
+        if arguments.what in ("tunnels", "all"):
+            tunnels.tables(names if arguments.of else list(tunnels.PEERS), arguments.rounds, arguments.seconds)
     except peers.CannotStart as error:
         print("error: %s" % error, file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """Memory and stability of the proxy, each measure with a stated bound and a verdict; exit status 1 if one fails.
 
-    scripts/soak [idle|stalled|million|keepalive|descriptors ...] [--of NAME] [--install]     (all, if none is named)
+    scripts/soak [idle|stalled|million|keepalive|descriptors|websockets ...] [--of NAME] [--install]
+                                                                            (all, if none is named)
 
 idle         5,000 idle keep-alive connections after one request each: at most 512 bytes of RSS for each
 stalled      20 clients that read nothing of a 200 MiB answer: less than 8 MiB of RSS in all
@@ -8,10 +9,13 @@ million      2 million requests of mixed sizes and framings, 64 connections: RSS
              2 MiB, no descriptor leaked, at rest no CPU afterwards
 keepalive    2,000 POSTs around the moment a Node origin closes idle connections: every one succeeds
 descriptors  a limit of 64 descriptors and 100 clients: accepting pauses without spinning, recovers, nothing dies
+websockets   9,000 WebSockets (--count): idle, at most 1 KiB of RSS for each; a 16 KiB message there and back through
+             each, nothing lost, no more RSS kept than 1 KiB for each; closed, and as many again: no growth,
+             and no descriptor kept
 """
 import argparse, random, socket, subprocess, sys, threading, time
 
-import exchange, origins, peers
+import exchange, origins, peers, tunnels
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -236,7 +240,48 @@ def first_answer(port, seconds):
     return False
 
 
-MEASURES = {measure.__name__: measure for measure in (idle, stalled, million, keepalive, descriptors)}
+def websockets(peer, count):
+    bound, limit = KIB, 2 * count + 2000                         # the proxy has two for each, the ends one
+    spare = 64                                                   # pipes that a proxy keeps for the next bytes
+    peers.descriptors_wanted(limit)
+    with tunnels.Origin() as origin, tunnels.PEERS[peer.name](origin.port, limit=limit) as proxy:
+        with tunnels.Holder(proxy.port, 100) as client:          # what the process needs once is not a tunnel's
+            client.message()
+        held_before = settled(proxy.descriptors)
+        before = settled(proxy.rss_bytes)
+        with tunnels.Holder(proxy.port, count) as client:
+            held = settled(proxy.descriptors)
+            idle_rss = settled(proxy.rss_bytes) - before
+            message = client.message()
+            messages_rss = settled(proxy.rss_bytes) - before
+            held_later = settled(proxy.descriptors)
+        held_after = settled(proxy.descriptors)
+        after_rss = settled(proxy.rss_bytes) - before
+        with tunnels.Holder(proxy.port, count) as client:
+            client.message()
+            again_rss = settled(proxy.rss_bytes) - before
+        held_at_last = settled(proxy.descriptors)
+        alive = proxy.is_alive()
+    yield idle_rss / count <= bound, "%.0f bytes of RSS for each of %d idle WebSockets (at most %d)" % (
+        idle_rss / count, count, bound)
+    wanted = held_before + 2 * count
+    yield wanted <= min(held, held_later) and max(held, held_later) <= wanted + spare, (
+        "%d descriptors open meanwhile, %d after the messages: both sides of each, and at most %d more" % (
+            held, held_later, spare))
+    yield message["whole"] == count, "%d of %d gave 16 KiB back unchanged, in %.1f s" % (
+        message["whole"], count, message["seconds"])
+    yield messages_rss / count <= bound, "%.0f bytes of RSS for each after the messages (at most %d)" % (
+        messages_rss / count, bound)
+    yield max(held_after, held_at_last) <= held_before, "%d and %d descriptors when they had closed, %d before" % (
+        held_after, held_at_last, held_before)
+    yield again_rss <= messages_rss + MIB, (
+        "RSS more than before: %.2f MiB when they had closed, %.2f MiB with as many again (at most %.2f MiB)" % (
+            after_rss / MIB, again_rss / MIB, (messages_rss + MIB) / MIB))
+    yield alive, "the process lives"
+
+
+MEASURES = {measure.__name__: measure
+            for measure in (idle, stalled, million, keepalive, descriptors, websockets)}
 
 
 def main():
@@ -244,6 +289,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--of", default="headfirst", choices=sorted(peers.PEERS), help="the proxy to measure")
+    parser.add_argument("--count", type=int, default=9000, help="WebSockets to keep (default 9000)")
     parser.add_argument("--install", action="store_true", help="install nginx-light, wrk and nodejs if missing")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.measures if name not in MEASURES]:
@@ -251,7 +297,8 @@ def main():
     failures = 0
     for name in arguments.measures or MEASURES:
         try:
-            for passed, text in MEASURES[name](peers.PEERS[arguments.of]):
+            options = {"count": arguments.count} if name == "websockets" else {}
+            for passed, text in MEASURES[name](peers.PEERS[arguments.of], **options):
                 failures += not passed
                 print("%s %-12s %s" % ("PASS" if passed else "FAIL", name, text), flush=True)
         except Skipped as reason:
