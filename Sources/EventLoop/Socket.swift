@@ -262,6 +262,9 @@ public enum Socket {
         }
     }
 
+    /// Whether the error of a read or a write says that the peer has reset the connection.
+    public static func isReset(_ number: Int32) -> Bool { number == ECONNRESET }
+
     /// Whether this error of splice(2) says that the socket never takes bytes from a pipe.
     public static func cannotTakePipes(_ number: Int32) -> Bool { number == EINVAL }
 

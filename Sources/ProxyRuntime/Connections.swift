@@ -10,7 +10,7 @@ import ProxyCore
 
 /// Readiness that epoll told and that was not used up yet, and what the peer has done.
 struct SocketState: OptionSet {
-    let rawValue: UInt8
+    let rawValue: UInt16
 
     /// There may be something to read.
     static let mayRead = SocketState(rawValue: 1 << 0)
@@ -28,6 +28,8 @@ struct SocketState: OptionSet {
     static let splices = SocketState(rawValue: 1 << 6)
     /// That was tried, and this connection, or its other side, cannot do it.
     static let cannotSplice = SocketState(rawValue: 1 << 7)
+    /// A write was told of the peer's reset. The kernel tells it once: a read behind it finds an end like any other.
+    static let isReset = SocketState(rawValue: 1 << 8)
 }
 
 /// What a socket has not taken yet: bytes in a pipe, then bytes in memory.

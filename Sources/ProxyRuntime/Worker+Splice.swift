@@ -69,7 +69,7 @@ extension Worker {
             return .nothing
         case .ended:
             sourceState.remove(.mayRead)
-            return .ended
+            return sourceState.contains(.isReset) ? .broken : .ended
         case .failed: return .broken
         case .unavailable: return .unavailable
         case .unsupported:
@@ -90,7 +90,9 @@ extension Worker {
                 return .bytesForNobody(received)
             }
             return .bytes(received)
-        case .ended, .failed:
+        case .ended: preconditionFailure("a write finds no end")
+        case .failed(let number):
+            noteBreak(number, &destinationState)
             release(&outbound)
             return .bytesForNobody(received)
         }

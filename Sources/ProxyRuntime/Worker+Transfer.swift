@@ -53,7 +53,7 @@ extension Worker {
             return .nothing
         case .ended:
             state.remove(.mayRead)
-            return .ended
+            return state.contains(.isReset) ? .broken : .ended
         case .failed: return .broken
         }
     }
@@ -81,7 +81,10 @@ extension Worker {
                 sent = count
                 if sent == gather.byteCount { return .all(sent) }
             case .wouldBlock: break
-            case .ended, .failed: return .broken
+            case .ended: preconditionFailure("a write finds no end")
+            case .failed(let number):
+                noteBreak(number, &state)
+                return .broken
             }
             state.remove(.mayWrite)
         }
@@ -95,8 +98,9 @@ extension Worker {
         if !outbound.piped.isEmpty {
             switch pipes.send(&outbound.piped, to: socket) {
             case .bytes(let count): sent = count
-            case .wouldBlock: break
-            case .ended, .failed:
+            case .wouldBlock, .ended: break
+            case .failed(let number):
+                noteBreak(number, &state)
                 release(&outbound)
                 return .broken
             }
@@ -117,10 +121,18 @@ extension Worker {
         case .wouldBlock:
             state.remove(.mayWrite)
             return .some(sent)
-        case .ended, .failed:
+        case .ended:
+            preconditionFailure("a write finds no end")
+        case .failed(let number):
+            noteBreak(number, &state)
             release(&outbound)
             return .broken
         }
+    }
+
+    /// Takes note of what a write was told.
+    func noteBreak(_ number: Int32, _ state: inout SocketState) {
+        if Socket.isReset(number) { state.insert(.isReset) }
     }
 
     /// Throws away what waits.
