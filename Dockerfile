@@ -1,7 +1,7 @@
-# Built with the whole toolchain, run with the binary, c-ares and what the C++ runtime needs.
+# Built with the whole toolchain, run with the binary, c-ares, OpenSSL and what the C++ runtime needs.
 FROM swift:6.3-bookworm AS build
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libc-ares-dev \
+    && apt-get install -y --no-install-recommends libc-ares-dev libssl-dev \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # The dependencies first: they are fetched again only when the manifest changes.
@@ -15,7 +15,7 @@ RUN swift build -c release --static-swift-stdlib --product headfirst \
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libc-ares2 libstdc++6 \
+    && apt-get install -y --no-install-recommends libc-ares2 libssl3 libstdc++6 \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY docs/container/proxy.conf /etc/headfirst/proxy.conf
 COPY --from=build /out/headfirst /usr/local/bin/headfirst

@@ -45,12 +45,15 @@ let package = Package(
         .target(name: "HTTPSemantics", dependencies: ["Bytes"], swiftSettings: strict),
         // Sockets, readiness, timers, wake-ups. The only I/O.
         .target(name: "EventLoop", dependencies: ["Bytes", "CLinux"], swiftSettings: strict),
+        // Ciphertext <-> plaintext. No I/O but the reading of PEM files.
+        .target(name: "TLS", dependencies: ["COpenSSL"], swiftSettings: strict),
         // Buffers, pools, slab.
         .target(name: "Bytes", swiftSettings: strict),
 
         // C shims: each is imported by exactly one Swift target.
         .target(name: "CLinux"),
         .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
 
         .testTarget(
             name: "ProxyConfigurationTests", dependencies: ["TestSupport", "ProxyConfiguration", "HTTPSemantics"],
@@ -58,6 +61,7 @@ let package = Package(
         .testTarget(
             name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
+        .testTarget(name: "TLSTests", dependencies: ["TestSupport", "TLS"], swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
         // What several test targets share.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
