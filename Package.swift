@@ -67,6 +67,11 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         // The real binary against scripted, misbehaving peers.
         .testTarget(name: "IntegrationTests", dependencies: ["headfirst"], swiftSettings: strict),
+        // A worker against peers that end at every byte, driven turn by turn in one thread.
+        .testTarget(
+            name: "FaultSweepTests",
+            dependencies: ["TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "EventLoop", "Bytes"],
+            swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["TestSupport", "Bytes"], swiftSettings: strict),
         .testTarget(
             name: "EventLoopTests", dependencies: ["TestSupport", "EventLoop", "Bytes", "CLinux"], swiftSettings: strict

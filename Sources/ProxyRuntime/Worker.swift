@@ -230,22 +230,28 @@ final class Worker {
 
     /// Runs until it was told to end and everything has ended.
     func run() {
-        while !isEnded {
-            let count = epoll.wait(timeoutMilliseconds: waitMilliseconds())
-            updateTime()
-            let putOffCount = hot.pointee.nextAgenda.count
-            for index in 0..<count {
-                let event = epoll.event(index)
-                dispatch(event.token, event.readiness)
-                if !hot.pointee.agenda.isEmpty { runAgenda() }
-            }
-            wheel.advance(to: nowMilliseconds) { expired($0) }
-            if putOffCount > 0 { takeNextAgenda(putOffCount) }
-            if !hot.pointee.agenda.isEmpty { runAgenda() }
-            if !hot.pointee.graveyard.isEmpty { bury() }
-            if isDraining, downstreams.count == 0 { isEnded = true }
-        }
+        while !isEnded { turn(timeoutMilliseconds: waitMilliseconds()) }
         end()
+    }
+
+    /// One round of the loop: waits, and does all that has become possible. The fault sweep drives a worker by it.
+    /// - Returns: how many events there were.
+    @discardableResult
+    func turn(timeoutMilliseconds: Int32) -> Int {
+        let count = epoll.wait(timeoutMilliseconds: timeoutMilliseconds)
+        updateTime()
+        let putOffCount = hot.pointee.nextAgenda.count
+        for index in 0..<count {
+            let event = epoll.event(index)
+            dispatch(event.token, event.readiness)
+            if !hot.pointee.agenda.isEmpty { runAgenda() }
+        }
+        wheel.advance(to: nowMilliseconds) { expired($0) }
+        if putOffCount > 0 { takeNextAgenda(putOffCount) }
+        if !hot.pointee.agenda.isEmpty { runAgenda() }
+        if !hot.pointee.graveyard.isEmpty { bury() }
+        if isDraining, downstreams.count == 0 { isEnded = true }
+        return count
     }
 
     private func waitMilliseconds() -> Int32 {

@@ -1,0 +1,111 @@
+// A real worker between real sockets on loopback, driven by the test's own thread, one round of its loop after the
+// other. Nothing sleeps; only where the kernel still owes something, a round waits for a millisecond at most.
+
+import Bytes
+import Glibc
+import ProxyConfiguration
+import ProxyCore
+
+@testable import EventLoop
+@testable import ProxyRuntime
+
+/// A worker with a listener and two servers.
+final class SweepWorld {
+    let servers: SweepServers
+    private let worker: Worker
+    private let shared: SharedState
+    private let port: UInt16
+    /// Rounds in a row that all had events: more than any exchange of the sweep needs.
+    private static let roundsMax = 5000
+    /// Whether the worker went on and on without anything to do.
+    private(set) var isSpinning = false
+
+    init() throws {
+        // splice(2) raises it; the program ignores it where it starts.
+        signal(SIGPIPE, SIG_IGN)
+        servers = try SweepServers()
+        let text = """
+            access_log off;
+            upstream servers {
+                \(servers.ports.map { "server 127.0.0.1:\($0) max_exchanges=64;" }.joined(separator: " "))
+            }
+            listener web { bind 127.0.0.1:0; connect upstream servers; route / { upstream servers; } }
+            """
+        let configuration = try ConfigurationFile.parse(text: Array(text.utf8), file: "sweep.conf").configuration
+        shared = try SharedState(
+            configuration, workerCount: 1, descriptorsMax: 1024, accessLog: nil, resolver: nil,
+            control: try Mailbox<ControlMessage>())
+        let sockets = try ListeningSockets(configuration, workerCount: 1).ofWorker[0]
+        port = try Socket.localAddress(of: sockets[0].socket).ip.port
+        worker = try Worker(shared, number: 0, sockets: sockets)
+    }
+
+    deinit {
+        servers.finish()
+        shared.mailboxes[0].post(.stop)
+        worker.run()
+    }
+
+    /// A client's connection.
+    func connect() throws -> any SweepTransport { try PlainTransport(port: port) }
+
+    /// One round.
+    /// - Returns: whether there was anything to do.
+    @discardableResult
+    func turn(timeoutMilliseconds: Int32 = 0) -> Bool {
+        let count = worker.turn(timeoutMilliseconds: timeoutMilliseconds)
+        return count > 0 || !worker.hot.pointee.nextAgenda.isEmpty
+    }
+
+    /// Rounds until there is nothing to do.
+    /// - Returns: whether there was anything.
+    @discardableResult
+    func settle() -> Bool {
+        var rounds = 0
+        while turn() {
+            rounds += 1
+            if rounds > Self.roundsMax {
+                isSpinning = true
+                return true
+            }
+        }
+        return rounds > 0
+    }
+
+    /// What the worker still holds, in words; empty if that is nothing.
+    /// - Parameter withIdle: whether idle connections to servers count.
+    func held(withIdle: Bool) -> [String] {
+        var held: [String] = []
+        func note(_ count: Int, _ what: String) { if count != 0 { held.append("\(count) \(what)") } }
+        note(worker.exchanges.count, "exchanges")
+        note(worker.downstreams.count, "client connections")
+        note(shared.connectionCount, "counted client connections")
+        note(worker.hot.pointee.snapshot.pointee.holderCount, "holders of the snapshot")
+        note(worker.hot.pointee.resolveWaiters.count, "exchanges waiting for an address")
+        for upstream in worker.hot.pointee.snapshot.pointee.upstreams {
+            note(upstream.pointee.queue.count, "queued exchanges")
+            for server in upstream.pointee.servers where !server.pointee.shared.hasPermit(max: 1) {
+                held.append("a place below max_exchanges")
+            }
+        }
+        note(worker.pool.borrowedBytes, "borrowed bytes")
+        note(worker.pipes.heldCount, "pipes")
+        if withIdle {
+            note(worker.upstreams.count, "server connections")
+            let levels = UnsafeBufferPointer(start: worker.wheel.storage.pointee.occupied, count: TimerWheel.levels)
+            note(levels.reduce(0) { $0 + $1.nonzeroBitCount }, "slots of timers")
+        } else {
+            worker.upstreams.forEach { if $0.pointee.phase != .idle { held.append("a busy server connection") } }
+        }
+        return held
+    }
+
+    /// Exchanges that run.
+    var exchangeCount: Int { worker.exchanges.count }
+
+    /// Idle connections to each server.
+    var idleCounts: [Int] { (0..<worker.serverCount).map { worker.servers[$0].idle.count } }
+
+    /// Throws away what the worker had to say to a control thread.
+    func forgetMessages() { _ = shared.control.takeAll() }
+}
