@@ -30,7 +30,7 @@ let package = Package(
         .target(
             name: "ProxyRuntime",
             dependencies: [
-                "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "EventLoop", "Bytes", "CAres",
+                "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "TLS", "EventLoop", "Bytes", "CAres",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),

@@ -100,6 +100,20 @@ import CLinux
         return Socket.send(socket, storage.pointee.pieces, count: storage.pointee.pieceCount)
     }
 
+    /// Calls `body` for each piece in order, as long as it answers true.
+    /// - Returns: whether it always did.
+    public func forEachPiece(_ body: (UnsafeBufferPointer<UInt8>) -> Bool) -> Bool {
+        closeRun()
+        for index in 0..<storage.pointee.pieceCount {
+            let piece = storage.pointee.pieces[index]
+            let bytes = UnsafeBufferPointer(
+                start: piece.iov_base.map { UnsafePointer($0.assumingMemoryBound(to: UInt8.self)) },
+                count: piece.iov_len)
+            if !body(bytes) { return false }
+        }
+        return true
+    }
+
     /// Copies everything but the first `skipped` bytes to a buffer.
     public func copy(skipping skipped: Int, to buffer: inout Buffer, of pool: BufferPool) {
         if storage.pointee.pieceCount == 0 {

@@ -6,13 +6,14 @@ import CLinux
 public struct Signals: ~Copyable {
     private let descriptor: Int32
 
-    /// Blocks SIGTERM and SIGINT for this thread and for all that it starts later, and ignores SIGPIPE.
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and for all that it starts later, and ignores SIGPIPE.
     public init() throws(SystemError) {
         headfirst_ignore_sigpipe()
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGTERM)
         sigaddset(&set, SIGINT)
+        sigaddset(&set, SIGHUP)
         pthread_sigmask(SIG_BLOCK, &set, nil)
         descriptor = signalfd(-1, &set, Int32(SFD_CLOEXEC))
         if descriptor < 0 { throw .last("signalfd") }
@@ -24,6 +25,8 @@ public struct Signals: ~Copyable {
     public enum Outcome: Sendable {
         /// SIGTERM or SIGINT came.
         case terminate
+        /// SIGHUP came.
+        case reload
         /// The other descriptor became readable.
         case woken
         /// The time is over.
@@ -47,7 +50,7 @@ public struct Signals: ~Copyable {
             if polled.0.revents != 0 {
                 var information = signalfd_siginfo()
                 _ = read(descriptor, &information, MemoryLayout<signalfd_siginfo>.size)
-                return .terminate
+                return information.ssi_signo == UInt32(SIGHUP) ? .reload : .terminate
             }
             return .woken
         }

@@ -226,6 +226,21 @@ public enum Socket {
         }
     }
 
+    /// Looks at what is there without taking it.
+    public static func peek(_ socket: Int32) -> TransferResult {
+        var byte: UInt8 = 0
+        while true {
+            let count = recv(socket, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+            if count > 0 { return .bytes(count) }
+            if count == 0 { return .ended }
+            switch headfirst_errno() {
+            case EINTR: continue
+            case EAGAIN: return .wouldBlock
+            case let number: return .failed(number)
+            }
+        }
+    }
+
     /// Whether an idle connection has something to read: bytes nobody asked for, an end, or an error.
     public static func hasNews(_ socket: Int32) -> Bool {
         var byte: UInt8 = 0

@@ -93,6 +93,8 @@ public struct HTTP1Decoder: Sendable {
     public var isEnded: Bool { state == .ended }
     /// Whether the content ends only with the connection.
     public var isUntilClose: Bool { state == .untilClose }
+    /// Whether content of a declared length is under way.
+    public var isSized: Bool { state == .fixedContent }
     /// How much of sized content (or of the chunk) is still to come; 0 in every other state.
     public var contentRemaining: UInt64 { state == .fixedContent || state == .chunkData ? remainingCount : 0 }
 

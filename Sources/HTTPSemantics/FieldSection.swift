@@ -156,7 +156,7 @@ extension Head {
             storage.pointee.facts.insert([.via, .needsRewriting])
         case .forwarded, .xForwardedFor:
             storage.pointee.facts.insert([.forwarding, .needsRewriting])
-        case .trailer, .xForwardedProto, .xForwardedHost:
+        case .trailer, .xForwardedProto, .xForwardedHost, .clientCert, .clientCertChain:
             storage.pointee.facts.insert(.needsRewriting)
         case .other, .date, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
             break

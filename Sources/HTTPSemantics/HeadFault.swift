@@ -52,6 +52,8 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
     case trailers
     /// Max-Forwards is no number.
     case maxForwards
+    /// HTTP in clear, where TLS was expected.
+    case plainHTTP
 
     /// The status for a client whose request has the fault (RFC 9110 section 15, RFC 9112 section 3, RFC 6585).
     public var requestStatus: UInt16 {
@@ -63,7 +65,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .expectation: 417
         case .startLine, .method, .target, .status, .lineEnd, .fieldName, .fieldValue, .folding, .lookalikeName,
             .hostMissing, .hostTwice, .host, .contentLength, .transferEncoding, .framingConflict, .nomination, .chunk,
-            .trailers, .maxForwards:
+            .trailers, .maxForwards, .plainHTTP:
             400
         }
     }
@@ -96,6 +98,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .chunk: "the chunked coding is malformed"
         case .trailers: "the trailer section is malformed"
         case .maxForwards: "Max-Forwards is malformed"
+        case .plainHTTP: "HTTP in clear was sent to a port that speaks TLS; use https"
         }
     }
 }

@@ -219,6 +219,7 @@ public struct IPNetwork: Hashable, Sendable {
 
     /// Whether `other` lies in this network.
     public func contains(_ other: IPAddress) -> Bool {
-        other.high & maskHigh == address.high && other.low & maskLow == address.low
+        // `::/0` is every IPv6 address, and none of those that are IPv4 in the mapped form.
+        address.isIPv4 == other.isIPv4 && other.high & maskHigh == address.high && other.low & maskLow == address.low
     }
 }

@@ -57,6 +57,10 @@ import Bytes
     case referer
     /// RFC 9110 section 8.3
     case contentType
+    /// RFC 9440
+    case clientCert
+    /// RFC 9440
+    case clientCertChain
 
     /// The name, lower case.
     public var lowercaseName: StaticString {
@@ -87,6 +91,8 @@ import Bytes
         case .userAgent: "user-agent"
         case .referer: "referer"
         case .contentType: "content-type"
+        case .clientCert: "client-cert"
+        case .clientCertChain: "client-cert-chain"
         }
     }
 
@@ -97,7 +103,8 @@ import Bytes
     /// what we say about the request's way.
     var isKeptThoughNominated: Bool {
         switch self {
-        case .host, .authorization, .via, .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID:
+        case .host, .authorization, .via, .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID,
+            .clientCert, .clientCertChain:
             true
         case .other, .connection, .contentLength, .transferEncoding, .keepAlive, .proxyConnection, .te, .trailer,
             .upgrade, .http2Settings, .expect, .date, .maxForwards, .proxyAuthorization, .cookie, .userAgent, .referer,
@@ -111,7 +118,7 @@ import Bytes
         switch self {
         case .contentLength, .transferEncoding, .host, .connection, .keepAlive, .proxyConnection, .te, .trailer,
             .upgrade, .expect, .forwarded, .via, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID,
-            .authorization, .proxyAuthorization, .maxForwards:
+            .authorization, .proxyAuthorization, .maxForwards, .clientCert, .clientCertChain:
             true
         case .other, .http2Settings, .date, .cookie, .userAgent, .referer, .contentType:
             false
@@ -124,7 +131,7 @@ import Bytes
         switch self {
         case .contentLength, .transferEncoding, .host, .connection, .te, .trailer, .upgrade, .expect, .maxForwards,
             .authorization, .proxyAuthorization, .cookie, .via, .forwarded, .xForwardedFor, .xForwardedProto,
-            .xForwardedHost, .contentType, .http2Settings:
+            .xForwardedHost, .contentType, .http2Settings, .clientCert, .clientCertChain:
             true
         case .other, .keepAlive, .proxyConnection, .xRequestID, .date, .userAgent, .referer:
             false
@@ -147,7 +154,7 @@ import Bytes
         case .connection, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .transferEncoding: true
         case .other, .contentLength, .host, .trailer, .expect, .via, .forwarded, .xForwardedFor, .xForwardedProto,
             .xForwardedHost, .xRequestID, .date, .maxForwards, .authorization, .proxyAuthorization, .cookie,
-            .userAgent, .referer, .contentType:
+            .userAgent, .referer, .contentType, .clientCert, .clientCertChain:
             false
         }
     }

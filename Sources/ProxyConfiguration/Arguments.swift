@@ -48,10 +48,18 @@ struct Arguments {
     private func checkOptions(_ options: ArraySlice<Word>, usage: String) {
         var firsts: [String: Place] = [:]
         for word in options where !word.isBroken {
+            if directive.flags.contains(word.text) {
+                if let first = firsts[word.text] {
+                    let place = diagnostics.location(first).text
+                    diagnostics.error(at: word, "\(quoted(word.text)) stands here twice; first at \(place)")
+                }
+                firsts[word.text] = word.place
+                continue
+            }
             let parts = word.text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             let name = String(parts[0])
             if parts.count < 2 || !directive.options.contains(name) {
-                let hint = suggestion(for: name, among: directive.options)
+                let hint = suggestion(for: name, among: directive.options + directive.flags)
                 diagnostics.error(
                     at: word, "\(quoted(directive.name)) has no option \(quoted(name))" + (hint.isEmpty ? usage : hint))
             } else if let first = firsts[name] {
@@ -97,6 +105,11 @@ struct Arguments {
         return value(of: word) { text throws(Problem) in try read(String(text.dropFirst(prefix.count))) }
     }
 
+    /// Whether a word stands among the options.
+    func has(flag: String) -> Bool {
+        statement.arguments.dropFirst(directive.arity.upperBound).contains { $0.text == flag && !$0.isBroken }
+    }
+
     /// The argument at `index` as a template; nil, with a report, if a variable is unknown or `check` refuses a literal.
     func template(_ index: Int, literal check: (UInt8) -> String? = { _ in nil }) -> Template? {
         guard words.count > index else { return nil }
@@ -128,5 +141,5 @@ struct Arguments {
 
 extension SourceLocation {
     /// `FILE:LINE:COLUMN`
-    var text: String { "\(file):\(line):\(column)" }
+    public var text: String { "\(file):\(line):\(column)" }
 }

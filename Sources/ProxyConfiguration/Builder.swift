@@ -5,8 +5,8 @@
 import HTTPSemantics
 
 struct Builder {
-    private let diagnostics: Diagnostics
-    private let folder: String
+    let diagnostics: Diagnostics
+    let folder: String
 
     private var upstreams: [Upstream] = []
     private var upstreamSettings: [UpstreamSettings] = []
@@ -101,7 +101,8 @@ struct Builder {
         upstreams.append(
             Upstream(
                 name: name, servers: servers, balance: settings.balance, keepalive: settings.keepalive,
-                queueTimeoutMilliseconds: settings.queueTimeoutMilliseconds))
+                queueTimeoutMilliseconds: settings.queueTimeoutMilliseconds,
+                tls: upstreamTLS(in: scope, servers: servers)))
         upstreamSettings.append(settings)
         upstreamIsUsed.append(false)
     }
@@ -150,13 +151,15 @@ struct Builder {
         return Listener(
             name: name, binds: scope.entries(named: "bind").compactMap { bind($0) },
             trustedProxies: settings.trustedProxies, limits: settings.limits, timers: settings.downstreamTimers,
-            via: settings.via, errorFormat: settings.errorFormat, connect: connectRoutes.first, hosts: hosts)
+            via: settings.via, errorFormat: settings.errorFormat, tls: serverTLS(in: scope, listener: name, entry),
+            connect: connectRoutes.first, hosts: hosts)
     }
 
     private mutating func bind(_ entry: Entry) -> Bind? {
         let arguments = entry.arguments
         let endpoint = arguments.value { text throws(Problem) in try Value.bind(text, folder: folder) }
         let backlog = arguments.option("backlog") { text throws(Problem) in try Value.count(text, in: 1...65535) }
+        let isTLS = arguments.has(flag: "tls")
         guard let endpoint else { return nil }
         // Port 0 is another port each time.
         let isAnyPort = if case .ip(_, port: 0) = endpoint { true } else { false }
@@ -166,7 +169,8 @@ struct Builder {
         } else {
             bindPlaces[endpoint] = entry.place
         }
-        return Bind(endpoint: endpoint, backlog: backlog ?? 4096, location: diagnostics.location(entry.place))
+        return Bind(
+            endpoint: endpoint, isTLS: isTLS, backlog: backlog ?? 4096, location: diagnostics.location(entry.place))
     }
 
     private mutating func host(

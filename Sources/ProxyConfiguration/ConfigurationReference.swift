@@ -139,6 +139,9 @@ extension Variable {
         case .listener: "The listener's name"
         case .route: "The route: `/events` or `= /old`"
         case .upstream: "The upstream's name; empty if the route has none"
+        case .tlsVersion: "The client's TLS version, such as `TLSv1.3`; empty in clear"
+        case .tlsCipher: "The client's cipher suite by OpenSSL's name; empty in clear"
+        case .tlsServerName: "The host that the client asked for in the TLS handshake (SNI), or empty"
         }
     }
 }

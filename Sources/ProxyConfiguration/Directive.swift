@@ -10,6 +10,8 @@ enum Context: String, CaseIterable, Sendable {
     case listener
     case host
     case route
+    case tls
+    case upstreamTLS
 
     /// As in "it belongs ...".
     var phrase: String {
@@ -19,11 +21,20 @@ enum Context: String, CaseIterable, Sendable {
         case .listener: "in a listener"
         case .host: "in a host"
         case .route: "in a route"
+        case .tls: "in a listener's tls"
+        case .upstreamTLS: "in an upstream's tls"
         }
     }
 
     /// As the reference's tables call it.
-    var title: String { self == .top ? "top level" : rawValue }
+    var title: String {
+        switch self {
+        case .top: "top level"
+        case .upstreamTLS: "upstream's tls"
+        case .tls: "listener's tls"
+        case .upstream, .listener, .host, .route: rawValue
+        }
+    }
 }
 
 /// A row of the table.
@@ -42,6 +53,8 @@ struct Directive: Sendable {
     let arity: ClosedRange<Int>
     /// The names of `name=value` options.
     let options: [String]
+    /// Words that may stand among the options, once each.
+    var flags: [String] = []
     /// Whether it has a block instead of a `;`.
     let isBlock: Bool
     /// Whether it may stand more than once in a block.
@@ -55,11 +68,11 @@ struct Directive: Sendable {
     /// A directive that its block reads.
     static func structure(
         _ name: String, _ contexts: [Context], _ syntax: String = "", arity: ClosedRange<Int>, options: [String] = [],
-        isBlock: Bool = false, repeats: Bool = true, defaultText: String? = nil, _ summary: String
+        flags: [String] = [], isBlock: Bool = false, repeats: Bool = true, defaultText: String? = nil, _ summary: String
     ) -> Directive {
         Directive(
             name: name, contexts: contexts, syntax: syntax, defaultText: defaultText, summary: summary, arity: arity,
-            options: options, isBlock: isBlock, repeats: repeats, read: nil)
+            options: options, flags: flags, isBlock: isBlock, repeats: repeats, read: nil)
     }
 
     /// A directive that is a setting.

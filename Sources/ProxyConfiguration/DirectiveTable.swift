@@ -16,6 +16,7 @@ extension Directive {
         Section(title: "The process", directives: process),
         Section(title: "Upstreams", directives: upstreams),
         Section(title: "Listeners and routes", directives: listeners),
+        Section(title: "TLS", directives: tls),
         Section(title: "The client's side", directives: clientSide),
         Section(title: "The upstream's side", directives: upstreamSide),
         Section(title: "The exchange", directives: exchange),
@@ -88,9 +89,10 @@ extension Directive {
             "listener", [.top], "NAME", arity: 1...1, isBlock: true,
             "Addresses, and the routes of the requests that come in there."),
         .structure(
-            "bind", [.listener], "ADDRESS [backlog=N]", arity: 1...1, options: ["backlog"],
+            "bind", [.listener], "ADDRESS [tls] [backlog=N]", arity: 1...1, options: ["backlog"], flags: ["tls"],
             "Where to listen: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), or `unix:PATH`. Port 0 is "
-                + "any free port. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."),
+                + "any free port. With `tls` clients speak TLS, under the listener's `tls`. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."
+        ),
         .structure(
             "host", [.listener], "NAME ...", arity: 1...1024, isBlock: true,
             "Routes for requests to these hosts. `*.example.com` stands for every name below `example.com`."),
@@ -108,12 +110,59 @@ extension Directive {
             "Redirects with 301, 302, 303, 307 or 308. Variables stand for their values in URL."),
     ]
 
+    private static let tls: [Directive] = [
+        .structure(
+            "tls", [.listener], "[NAME ...]", arity: 0...1024, isBlock: true,
+            "How the listener's `bind ... tls` speak to clients: the one without a name to all that ask for no other, one "
+                + "with names (`*.example.com` is one label) to clients that ask for these. A request whose Host "
+                + "belongs to another `tls` than its connection is 421."),
+        .structure(
+            "tls", [.upstream], arity: 0...0, isBlock: true, repeats: false,
+            "Speaks TLS to the servers. Their certificates are verified unless `verify` is off."),
+        .structure(
+            "certificate", [.tls, .upstreamTLS], "CERT KEY", arity: 2...2,
+            "A certificate with its chain, and its key, in PEM files. A listener may have several: by name, and an RSA and an "
+                + "ECDSA one for the same names. To an upstream it is our own, if it asks. Files that change are read again."
+        ),
+        .structure(
+            "min_version", [.tls, .upstreamTLS], names(of: MinimumTLSVersion.self), arity: 1...1, repeats: false,
+            "The oldest version of TLS; 1.2 by default."),
+        .structure(
+            "ciphers", [.tls, .upstreamTLS], "LIST", arity: 1...1, repeats: false,
+            "Cipher suites by OpenSSL's names, with colons between them, for TLS 1.2, and those of TLS 1.3 (`TLS_...`). "
+                + "By default those with forward secrecy and authenticated encryption."),
+        .structure(
+            "curves", [.tls, .upstreamTLS], "LIST", arity: 1...1, repeats: false,
+            "Groups of the key exchange, the first preferred. By default X25519, P-256 and P-384, and before them the "
+                + "post-quantum X25519MLKEM768 where OpenSSL has it."),
+        .structure(
+            "client_ca", [.tls], "FILE", arity: 1...1, repeats: false,
+            "Authorities (PEM) that clients' certificates are verified against."),
+        .structure(
+            "client_verify", [.tls], names(of: ClientVerification.self), arity: 1...1, repeats: false,
+            "Whether clients are asked for a certificate; off by default. A good one goes to the upstream as `Client-Cert` (RFC 9440); what "
+                + "a client sends in that field itself is always removed."),
+        .structure(
+            "verify", [.upstreamTLS], "on|off", arity: 1...1, repeats: false,
+            "Whether a server's certificate has to be trusted and for its name; on by default."),
+        .structure(
+            "server_name", [.upstreamTLS], "NAME", arity: 1...1, repeats: false,
+            "The name that is asked for (SNI) and that the certificate has to be for, in place of the server's own."),
+        .structure(
+            "ca_file", [.upstreamTLS], "FILE", arity: 1...1, repeats: false,
+            "Authorities (PEM) that are trusted, in place of the system's."),
+        .timer(
+            "tls_handshake_timeout", client, default: "10s", \.downstreamTimers.handshakeMilliseconds,
+            "From a connection's beginning to the end of its TLS handshake."),
+    ]
+
     private static let connect = Directive.structure(
         "connect", [.listener], "upstream NAME | allow HOST:PORT ...", arity: 2...1024, repeats: false,
         "What CONNECT may do; without it, it is 405. `upstream NAME` sends it there; `allow` connects to what is asked for, "
             + "if it is among these, else 403. HOST is a name, `*.NAME`, an address or a network (for targets that are "
-            + "addresses), or `*`; PORT is a number or `*`. What is on this machine or link-local is connected to only if "
-            + "its name or its own network is among them: neither `*` nor `*.NAME` lets it pass.")
+            + "addresses), or `*`; PORT is a number or `*`. What is on this machine or link-local, or a cloud's "
+            + "metadata service, is connected to only if its name or its own network is among them: neither `*` nor "
+            + "`*.NAME` lets it pass.")
 
     private static let clientSide: [Directive] = [
         .timer(

@@ -122,6 +122,8 @@ public struct Upstream: Sendable, Equatable {
     public var keepalive: Keepalive
     /// How long an exchange may wait for a server that is at `max_exchanges`.
     public var queueTimeoutMilliseconds: Int
+    /// How its servers are spoken to by TLS; nil is in clear.
+    public var tls: UpstreamTLS?
 }
 
 /// `server ADDRESS [weight=N] [max_exchanges=N] [family=any|ipv4|ipv6]`
@@ -182,6 +184,8 @@ public struct Listener: Sendable, Equatable {
     public var via: String?
     /// How errors of our own are written, where no route was chosen.
     public var errorFormat: ErrorFormat
+    /// `tls` blocks: the one for all hosts first, if there is any.
+    public var tls: [ServerTLS]
     /// `connect upstream NAME | allow TARGET ...`: where CONNECT goes, as a route that is named `connect`; nil refuses
     /// it. Its action is `upstream` or `dial`.
     public var connect: Route?
@@ -189,10 +193,12 @@ public struct Listener: Sendable, Equatable {
     public var hosts: [VirtualHost]
 }
 
-/// `bind ADDRESS [backlog=N]`
+/// `bind ADDRESS [tls] [backlog=N]`
 public struct Bind: Sendable, Equatable {
     /// Where to listen. Never a name.
     public var endpoint: Endpoint
+    /// Whether clients speak TLS.
+    public var isTLS: Bool
     /// The length of the queue of connections not yet accepted.
     public var backlog: Int
     /// Where the directive stands, for errors of the operating system.
@@ -353,6 +359,8 @@ public struct RequestLimits: Sendable, Equatable {
 public struct DownstreamTimers: Sendable, Equatable {
     /// From a head's first byte to its last, absolute.
     public var requestHeadMilliseconds: Int?
+    /// From a connection's beginning to the end of its TLS handshake.
+    public var handshakeMilliseconds: Int?
     /// A connection with no request, also before its first byte.
     public var keepaliveMilliseconds: Int?
     /// While content is wanted and none comes.
@@ -444,6 +452,12 @@ public enum Variable: String, Sendable, CaseIterable {
     case route
     /// The upstream's name, or empty.
     case upstream
+    /// The client's TLS version, such as `TLSv1.3`; empty in clear.
+    case tlsVersion = "tls_version"
+    /// The client's cipher suite by OpenSSL's name; empty in clear.
+    case tlsCipher = "tls_cipher"
+    /// The host that the client asked for in the handshake (SNI), or empty.
+    case tlsServerName = "tls_server_name"
 }
 
 /// A place in a configuration file.

@@ -311,6 +311,22 @@ extension Value {
         return text
     }
 
+    /// The path of a file that is read.
+    static func file(_ text: String, folder: String) throws(Problem) -> String {
+        guard !text.isEmpty, !text.utf8.contains(0), !text.hasSuffix("/") else {
+            throw Problem("\(quoted(text)) is not the name of a file")
+        }
+        return FilePath.resolve(text, in: folder)
+    }
+
+    /// A list of OpenSSL's, with colons between its names. Whether it knows them is found out when it gets them.
+    static func openSSLList(_ text: String) throws(Problem) -> String {
+        guard !text.isEmpty, text.utf8.allSatisfy({ isAlphanumeric($0) || "-_:+!@=.".utf8.contains($0) }) else {
+            throw Problem("expected names with colons between them, not \(quoted(text))")
+        }
+        return text
+    }
+
     /// The path of a log file.
     static func logDestination(_ text: String, folder: String) throws(Problem) -> LogDestination {
         switch text {

@@ -52,7 +52,9 @@ public struct CompiledTemplate {
         readsRequest = segments.contains { segment in
             switch segment.variable {
             case .host, .method, .target, .path, .query, .requestID: true
-            case .node, .clientAddress, .clientPort, .scheme, .listener, .route, .upstream, nil: false
+            case .node, .clientAddress, .clientPort, .scheme, .listener, .route, .upstream, .tlsVersion, .tlsCipher,
+                .tlsServerName, nil:
+                false
             }
         }
     }
@@ -166,7 +168,7 @@ public struct VariableValues {
         case .node: out.append(nodeName)
         case .clientAddress: peer.writeAddress(to: &out)
         case .clientPort: if !peer.isUnix { out.append(decimal: UInt64(peer.port)) }
-        case .scheme: out.append("http")
+        case .scheme: out.append(peer.tls == nil ? "http" : "https")
         case .method: out.append(method)
         case .target: out.append(target)
         case .path: out.append(path)
@@ -176,6 +178,9 @@ public struct VariableValues {
         case .listener: out.append(listenerName)
         case .route: if let route { out.append(route.pointee.name) }
         case .upstream: if let route { out.append(route.pointee.upstreamName) }
+        case .tlsVersion: if let tls = peer.tls { out.append(tls.pointee.version) }
+        case .tlsCipher: if let tls = peer.tls { out.append(tls.pointee.cipher) }
+        case .tlsServerName: if let tls = peer.tls { out.append(tls.pointee.serverName) }
         }
     }
 

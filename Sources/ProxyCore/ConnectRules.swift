@@ -98,11 +98,15 @@ public struct ConnectRules: Sendable {
         name.hasSuffix(".") ? name.dropLast() : name[...]
     }
 
-    /// Loopback, link-local, and the unspecified address, which Linux takes for loopback.
-    private static let localNetworks = ["127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "::1", "::", "fe80::/10"]
-        .compactMap { IPNetwork($0) }
+    /// Loopback, link-local, the unspecified address, which Linux takes for loopback, and the addresses under which
+    /// clouds tell a machine its secrets that are not link-local.
+    private static let localNetworks = [
+        "127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "::1", "::", "fe80::/10",
+        "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192",
+    ].compactMap { IPNetwork($0) }
 
-    /// Whether an address is on this machine by definition, or link-local.
+    /// Whether an address is on this machine by definition, or link-local, or a cloud's metadata service. The
+    /// machine's own other addresses are found out when they are connected to.
     public static func isLocal(_ address: IPAddress) -> Bool {
         localNetworks.contains { $0.contains(address) }
     }

@@ -31,6 +31,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case methodNotAllowed
     /// CONNECT to what is not allowed.
     case connectForbidden
+    /// Host is for another TLS policy than the connection's.
+    case misdirected
     /// The exchange took longer than `request_timeout`.
     case requestTimedOut
     /// The client is gone.
@@ -50,6 +52,12 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case connectUnreachable
     /// The server did not accept in time.
     case connectTimedOut
+    /// The server's certificate is not good.
+    case tlsCertificateRefused
+    /// The server ended the TLS handshake by an alert.
+    case tlsAlertReceived
+    /// The server does not speak TLS, or not as it must.
+    case tlsFailed
     /// The server closed or reset before the first byte of an answer.
     case closedBeforeResponse
     /// The server closed or reset within a head.
@@ -88,12 +96,12 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     public var side: FailureSide {
         switch self {
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
-            .methodNotAllowed, .connectForbidden, .requestTimedOut, .clientGone, .clientStalled:
+            .methodNotAllowed, .connectForbidden, .misdirected, .requestTimedOut, .clientGone, .clientStalled:
             .downstream
         case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
-            .closedBeforeResponse, .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong,
-            .tooManyInterim, .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset,
-            .tunnelTimedOut:
+            .tlsCertificateRefused, .tlsAlertReceived, .tlsFailed, .closedBeforeResponse, .closedWithinHead,
+            .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch,
+            .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut:
             .upstream
         case .queueFull, .queueTimedOut, .outOfResources, .shutDown:
             .proxy
@@ -110,8 +118,10 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .noRoute: 404
         case .methodNotAllowed: 405
         case .connectForbidden: 403
+        case .misdirected: 421
         case .clientGone, .clientStalled: 408
-        case .nameNotFound, .connectRefused, .connectUnreachable, .closedBeforeResponse, .closedWithinHead,
+        case .nameNotFound, .connectRefused, .connectUnreachable, .tlsCertificateRefused, .tlsAlertReceived,
+            .tlsFailed, .closedBeforeResponse, .closedWithinHead,
             .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated,
             .tunnelReset:
             502
@@ -126,7 +136,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     public func proxyStatusError(_ fault: HeadFault) -> StaticString {
         switch self {
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
-            .methodNotAllowed, .clientGone, .clientStalled:
+            .methodNotAllowed, .misdirected, .clientGone, .clientStalled:
             "http_request_error"
         case .connectForbidden: "http_request_denied"
         case .nameNotFound: "dns_error"
@@ -134,6 +144,9 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .connectRefused: "connection_refused"
         case .connectUnreachable: "destination_ip_unroutable"
         case .connectTimedOut, .tunnelTimedOut: "connection_timeout"
+        case .tlsCertificateRefused: "tls_certificate_error"
+        case .tlsAlertReceived: "tls_alert_received"
+        case .tlsFailed: "tls_protocol_error"
         case .closedBeforeResponse, .tunnelReset: "connection_terminated"
         case .closedWithinHead, .responseTruncated: "http_response_incomplete"
         case .responseHeadTimedOut, .requestTimedOut: "http_response_timeout"
@@ -161,6 +174,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .noRoute: "no route matches"
         case .methodNotAllowed: "the method is not allowed here"
         case .connectForbidden: "CONNECT to this host and port is not allowed"
+        case .misdirected: "this connection was made for another host"
         case .requestTimedOut: "the exchange took too long"
         case .clientGone: "the client is gone"
         case .clientStalled: "the client takes nothing"
@@ -169,6 +183,9 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .connectRefused: "the upstream refused the connection"
         case .connectUnreachable: "the upstream cannot be reached"
         case .connectTimedOut: "the upstream did not accept the connection in time"
+        case .tlsCertificateRefused: "the upstream's certificate is not good"
+        case .tlsAlertReceived: "the upstream ended the TLS handshake by an alert"
+        case .tlsFailed: "the TLS handshake with the upstream failed"
         case .closedBeforeResponse: "the upstream closed the connection before it answered"
         case .closedWithinHead: "the upstream closed the connection within a head"
         case .responseHeadTimedOut: "the upstream did not answer in time"
@@ -196,6 +213,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .noRoute: "no_route"
         case .methodNotAllowed: "method_not_allowed"
         case .connectForbidden: "connect_forbidden"
+        case .misdirected: "misdirected"
         case .requestTimedOut: "request_timeout"
         case .clientGone: "client_aborted"
         case .clientStalled: "send_timeout"
@@ -204,6 +222,9 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .connectRefused: "upstream_refused"
         case .connectUnreachable: "upstream_unreachable"
         case .connectTimedOut: "upstream_connect_timeout"
+        case .tlsCertificateRefused: "upstream_tls_certificate"
+        case .tlsAlertReceived: "upstream_tls_alert"
+        case .tlsFailed: "upstream_tls_failed"
         case .closedBeforeResponse: "upstream_closed"
         case .closedWithinHead: "upstream_head_truncated"
         case .responseHeadTimedOut: "upstream_timeout"
@@ -225,9 +246,11 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     /// Whether nothing of the request can have reached a server, so that any method may be tried elsewhere.
     public var isBeforeRequest: Bool {
         switch self {
-        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut: true
+        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
+            .tlsCertificateRefused, .tlsAlertReceived, .tlsFailed:
+            true
         case .requestRefused, .requestHeadTimedOut, .requestContentTimedOut, .requestContentTooLong, .noRoute,
-            .methodNotAllowed, .connectForbidden, .requestTimedOut, .clientGone, .clientStalled,
+            .methodNotAllowed, .connectForbidden, .misdirected, .requestTimedOut, .clientGone, .clientStalled,
             .closedBeforeResponse,
             .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
             .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut, .queueFull,

@@ -18,7 +18,10 @@ extension Configuration {
                     + (upstreams.map(\.name.utf8.count).max() ?? 0))
             // Host is written up to three times: as itself, in X-Forwarded-Host and in Forwarded. TRACE is answered
             // with the request.
-            let request = requestBytes * 3 + viaBytes + Self.ownBytesMax
+            let verifiesClients = listener.tls.contains { $0.clientVerification != .off }
+            let request =
+                requestBytes * 3 + viaBytes + Self.ownBytesMax
+                + (verifiesClients ? PeerTLS.certificateTextBytesMax + 64 : 0)
             let routes = listener.hosts.flatMap(\.routes) + (listener.connect.map { [$0] } ?? [])
             return routes.map { route in
                 let upward = request + values.bytesMax(of: route.requestEdits)
@@ -59,6 +62,8 @@ private struct VariableBounds {
                 case .route: max(requestBytesMax, routeName.utf8.count)
                 case .node, .listener, .upstream: nameBytesMax
                 case .clientAddress, .clientPort, .scheme: 48
+                case .tlsVersion, .tlsCipher: 64
+                case .tlsServerName: 255
                 }
             }
         }.reduce(0, +)

@@ -25,7 +25,7 @@ public struct HeadRewrite {
     /// Whether every line of a request passes on as it came, and what we add has its usual form.
     public static func isUsualRequest(_ head: Head, from peer: UnsafePointer<Peer>) -> Bool {
         let facts = head.storage.pointee.facts
-        return facts.contains(.host) && peer.pointee.hasShortText
+        return facts.contains(.host) && peer.pointee.isUsual
             && facts.isDisjoint(with: [
                 .needsRewriting, .nominates, .absoluteForm, .isHTTP10, .authorityIsNoToken, .acceptsTrailers,
             ])
@@ -40,16 +40,21 @@ public struct HeadRewrite {
         out.append(head.storage.pointee.bytes, count: head.storage.pointee.byteCount &- 2)
         out.append("X-Forwarded-For: ")
         peer.pointee.writeShortText(to: &out)
-        out.append("\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
+        let isInClear = peer.pointee.tls == nil
+        // Texts that are known are written in words; one that is chosen would be copied by a call.
+        if isInClear {
+            out.append("\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
+        } else {
+            out.append("\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: ")
+        }
         out.append(authority)
         out.append("\r\nForwarded: for=")
         peer.pointee.writeShortText(to: &out)
         out.append(";host=")
         out.append(authority)
-        if via.isEmpty {
-            out.append(";proto=http\r\n")
-        } else {
-            out.append(";proto=http\r\nVia: 1.1")
+        if isInClear { out.append(";proto=http\r\n") } else { out.append(";proto=https\r\n") }
+        if !via.isEmpty {
+            out.append("Via: 1.1")
             out.append(via)
             out.append("\r\n")
         }
@@ -176,6 +181,9 @@ public struct HeadRewrite {
             case .xForwardedHost:
                 isKept = isKept && isTrusted
                 hasForwardedHost = hasForwardedHost || isKept
+            case .clientCert, .clientCertChain:
+                // A client's own word about its certificate would pass for ours (RFC 9440 section 2.4).
+                isKept = isKept && isTrusted && !(values?.peer.tls?.pointee.verifiesClients ?? false)
             case .xRequestID: isKept = isKept && facts.contains(.requestID)
             case .other, .connection, .keepAlive, .proxyConnection, .te, .trailer, .upgrade, .http2Settings, .date,
                 .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
@@ -191,6 +199,7 @@ public struct HeadRewrite {
         if runEnd > runStart { out.append(bytes + runStart, count: runEnd - runStart) }
         writeForwarding(
             hasProto: hasProto, hasHost: hasForwardedHost, edits: edits, isTrusted: isTrusted, to: &out)
+        if !edits.removes("client-cert") { writeClientCertificate(to: &out) }
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
         if !facts.contains(.requestID), !edits.removes("x-request-id") { writeRequestID(to: &out) }
         writeConnectionOptions(
@@ -291,7 +300,10 @@ public struct HeadRewrite {
             values?.peer.writeAddress(to: &out)
             out.append("\r\n")
         }
-        if !hasProto, !edits.removes("x-forwarded-proto") { out.append("X-Forwarded-Proto: http\r\n") }
+        let isInClear = values?.peer.tls == nil
+        if !hasProto, !edits.removes("x-forwarded-proto") {
+            out.append(isInClear ? "X-Forwarded-Proto: http\r\n" : "X-Forwarded-Proto: https\r\n")
+        }
         if !hasHost, !authority.isEmpty, !edits.removes("x-forwarded-host") {
             out.append("X-Forwarded-Host: ")
             out.append(authority)
@@ -324,7 +336,15 @@ public struct HeadRewrite {
             out.append(authority)
             if !isToken { out.append(UInt8(ascii: "\"")) }
         }
-        out.append(";proto=http")
+        out.append(values.peer.tls == nil ? ";proto=http" : ";proto=https")
+    }
+
+    /// RFC 9440: the certificate that the client has shown, verified.
+    private func writeClientCertificate(to out: inout ByteWriter) {
+        guard let tls = values?.peer.tls, !tls.pointee.certificateText.isEmpty else { return }
+        out.append("Client-Cert: :")
+        out.append(tls.pointee.certificateText)
+        out.append(":\r\n")
     }
 
     /// Every value of a list field that came, each with the comma behind it.
@@ -431,7 +451,8 @@ public struct HeadRewrite {
             case .upgrade: isKept = isSwitch
             case .other, .connection, .host, .keepAlive, .proxyConnection, .te, .http2Settings, .expect,
                 .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID, .date, .maxForwards,
-                .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+                .clientCert, .clientCertChain, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer,
+                .contentType:
                 break
             }
             if isKept {

@@ -3,8 +3,37 @@
 import Bytes
 import HTTPSemantics
 
+/// What TLS tells of a client. The bytes live as long as the connection.
+public struct PeerTLS {
+    /// The longest certificate, as a Structured Field's byte sequence (RFC 8941 section 3.3.5), that is passed on.
+    public static var certificateTextBytesMax: Int { 24 << 10 }
+
+    /// `TLSv1.3`, for instance.
+    public var version: UnsafeBufferPointer<UInt8>
+    /// The cipher suite by OpenSSL's name.
+    public var cipher: UnsafeBufferPointer<UInt8>
+    /// The host that the client asked for, in lower case; empty if it named none.
+    public var serverName: UnsafeBufferPointer<UInt8>
+    /// The client's verified certificate in base64; empty if there is none.
+    public var certificateText: UnsafeBufferPointer<UInt8>
+    /// Whether clients are asked for certificates: then nobody else's word about them is passed on.
+    public var verifiesClients: Bool
+
+    /// What is known.
+    public init(
+        version: UnsafeBufferPointer<UInt8>, cipher: UnsafeBufferPointer<UInt8>,
+        serverName: UnsafeBufferPointer<UInt8>, certificateText: UnsafeBufferPointer<UInt8>, verifiesClients: Bool
+    ) {
+        self.version = version
+        self.cipher = cipher
+        self.serverName = serverName
+        self.certificateText = certificateText
+        self.verifiesClients = verifiesClients
+    }
+}
+
 /// The other end of a client's connection.
-public struct Peer: Sendable {
+public struct Peer: @unchecked Sendable {
     /// Its address; meaningless for a Unix socket.
     public var address: IPAddress
     /// Its port.
@@ -13,6 +42,8 @@ public struct Peer: Sendable {
     public var isUnix: Bool
     /// Whether its forwarding fields are believed (`trusted_proxies`).
     public var isTrusted: Bool
+    /// What TLS tells of it; nil in clear. Read by the connection's worker alone.
+    public private(set) var tls: UnsafePointer<PeerTLS>?
     /// The text of an IPv4 address: it is written twice a request.
     private var text: (UInt64, UInt64) = (0, 0)
     private var textCount: UInt8 = 0
@@ -23,6 +54,7 @@ public struct Peer: Sendable {
         self.port = port
         self.isUnix = isUnix
         self.isTrusted = isTrusted
+        isUsual = false
         guard !isUnix, address.isIPv4 else { return }
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: IPAddress.textBytesMax) { room in
             guard let base = room.baseAddress else { return }
@@ -30,11 +62,26 @@ public struct Peer: Sendable {
             guard count <= MemoryLayout.size(ofValue: text) else { return }
             withUnsafeMutableBytes(of: &text) { $0.copyMemory(from: UnsafeRawBufferPointer(start: base, count: count)) }
             textCount = UInt8(count)
+            isUsual = true
         }
     }
 
-    /// Whether the text is kept: for IPv4 addresses alone, which are also all that Forwarded takes without quotes.
-    @inline(__always) var hasShortText: Bool { textCount > 0 }
+    /// Whether what a request says of it has its usual form: the text is kept for IPv4 addresses alone, which are also
+    /// all that Forwarded takes without quotes, and no certificate is told of.
+    public private(set) var isUsual: Bool
+
+    /// The same without what lives only as long as the connection.
+    public var withoutTLS: Peer {
+        var peer = self
+        peer.tls = nil
+        return peer
+    }
+
+    /// A TLS handshake with it is over.
+    public mutating func tlsEstablished(_ tls: UnsafePointer<PeerTLS>) {
+        self.tls = tls
+        if !tls.pointee.certificateText.isEmpty { isUsual = false }
+    }
 
     @inline(__always) func writeShortText(to out: inout ByteWriter) {
         out.append(short: text, count: Int(textCount))

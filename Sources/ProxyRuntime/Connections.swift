@@ -7,6 +7,7 @@ import HTTP1
 import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
+import TLS
 
 /// Readiness that epoll told and that was not used up yet, and what the peer has done.
 struct SocketState: OptionSet {
@@ -30,6 +31,8 @@ struct SocketState: OptionSet {
     static let cannotSplice = SocketState(rawValue: 1 << 7)
     /// A write was told of the peer's reset. The kernel tells it once: a read behind it finds an end like any other.
     static let isReset = SocketState(rawValue: 1 << 8)
+    /// What passes the socket is TLS.
+    static let isTLS = SocketState(rawValue: 1 << 9)
 }
 
 /// What a socket has not taken yet: bytes in a pipe, then bytes in memory.
@@ -62,6 +65,7 @@ struct DownstreamConnection {
     /// What the timer is for.
     enum TimerPurpose: UInt8 {
         case none
+        case handshake
         case keepalive
         case requestHead
         case requestContent
@@ -82,6 +86,8 @@ struct DownstreamConnection {
     var inbound = Buffer()
     var outbound = Outbound()
     var exchange: UnsafeMutablePointer<ExchangeSlot>?
+    /// The TLS session, from the client's first byte on.
+    var tls: UnsafeMutablePointer<ClientTLS>?
     let listener: UnsafeMutablePointer<ListenerState>
     var peer: Peer
     /// When the head's first byte came, or lingering began; milliseconds.
@@ -96,6 +102,7 @@ struct DownstreamConnection {
         self.socket = socket
         self.listener = listener
         self.peer = peer
+        if listener.pointee.tls != nil { state.insert(.isTLS) }
         timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
     }
 }
@@ -106,6 +113,8 @@ struct UpstreamConnection {
     enum Phase: UInt8 {
         /// Not connected yet.
         case connecting
+        /// Connected; the TLS handshake is under way.
+        case handshaking
         /// An exchange has it.
         case busy
         /// In the pool.
@@ -133,6 +142,8 @@ struct UpstreamConnection {
     /// Whose pool it belongs to; nil if it was dialled for a CONNECT.
     let server: UnsafeMutablePointer<ServerState>?
     let createdMilliseconds: UInt64
+    /// The TLS session, if the server is spoken to by TLS.
+    var tls: UnsafeMutablePointer<TLSSession>?
     /// `Keep-Alive: timeout=N` of the server; `.max` if it said nothing.
     var peerIdleSeconds: UInt32 = .max
     var exchangeCount: UInt32 = 0

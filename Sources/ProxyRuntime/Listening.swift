@@ -50,7 +50,8 @@ struct ListeningSockets {
                 let socket = try Socket.bound(to: SocketAddress(address, port: boundPort), shared: true)
                 try Socket.listen(socket, backlog: bind.backlog)
                 ofWorker[worker].append(
-                    ListeningSocket(socket: socket, isShared: false, isUnix: false, listener: listener))
+                    ListeningSocket(
+                        socket: socket, isShared: false, isUnix: false, isTLS: bind.isTLS, listener: listener))
             } catch {
                 throw StartupError(at: bind.location, "cannot listen on \(host):\(boundPort)", error)
             }
@@ -70,7 +71,8 @@ struct ListeningSockets {
             for worker in ofWorker.indices {
                 ofWorker[worker].append(
                     ListeningSocket(
-                        socket: socket, isShared: ofWorker.count > 1, isUnix: true, listener: listener))
+                        socket: socket, isShared: ofWorker.count > 1, isUnix: true, isTLS: bind.isTLS,
+                        listener: listener))
             }
         } catch {
             throw StartupError(at: bind.location, "cannot listen on unix:\(path)", error)
@@ -96,6 +98,10 @@ public struct StartupError: Error, CustomStringConvertible {
 
     init(_ description: String) {
         self.description = "error: \(description)"
+    }
+
+    init(whole description: String) {
+        self.description = description
     }
 
     /// Does something whose failure means that the proxy cannot start.

@@ -6,6 +6,7 @@ import HTTPSemantics
 import Logging
 import ProxyConfiguration
 import ProxyCore
+import TLS
 
 /// A running proxy.
 public enum Proxy {
@@ -52,6 +53,7 @@ private final class RunningProxy {
     private let logger: Logger
     private let resolver: Resolver?
     private let accessLog: AccessLogThread?
+    private var certificates: CertificateKeeper
     private var runningWorkers = 0
     private let shutdownGraceMilliseconds: Int
 
@@ -87,8 +89,16 @@ private final class RunningProxy {
         } catch {
             throw StartupError("cannot start", error)
         }
+        let stamps = FileStamps(configuration)
+        let material = TLSMaterial.read(configuration)
+        for problem in material.problems {
+            if !problem.isWarning { throw StartupError(whole: problem.description) }
+            logger.warning("\(problem.message)", metadata: ["at": "\(problem.location.text)"])
+        }
+        let keys = TicketKeys.random()
+        certificates = CertificateKeeper(shared, material, stamps: stamps, keys: keys, logger)
         watchServers()
-        try startWorkers(sockets)
+        try startWorkers(sockets, material, keys)
     }
 
     /// Starts looking up the servers that have names.
@@ -103,14 +113,22 @@ private final class RunningProxy {
         }
     }
 
-    private func startWorkers(_ sockets: ListeningSockets) throws(StartupError) {
+    private func startWorkers(
+        _ sockets: ListeningSockets, _ material: TLSMaterial, _ keys: TicketKeys
+    ) throws(StartupError) {
         for number in 0..<shared.workerCount {
             let own = sockets.ofWorker[number]
+            let tls: WorkerTLS
+            do throws(TLSSetupError) {
+                tls = try material.workerTLS(shared.servers, keys)
+            } catch {
+                throw StartupError(error.description)
+            }
             let shared = shared
             do throws(SystemError) {
                 try Thread.start(name: "worker-\(number)") {
                     do throws(SystemError) {
-                        let worker = try Worker(shared, number: number, sockets: own)
+                        let worker = try Worker(shared, number: number, sockets: own, tls: tls)
                         shared.control.post(.workerStarted)
                         worker.run()
                         shared.control.post(.workerEnded)
@@ -150,8 +168,13 @@ private final class RunningProxy {
     func waitForEnd(_ signals: borrowing Signals) {
         var deadline: UInt64?
         while runningWorkers > 0 {
-            let timeout = deadline.map { max(0, Int($0) - Int(Clock.monotonicMicroseconds() / 1000)) }
-            switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
+            let untilDeadline = deadline.map { max(0, Int($0) - Int(Clock.monotonicMicroseconds() / 1000)) }
+            let untilLook = certificates.hasWork ? CertificateKeeper.intervalMilliseconds : nil
+            let timeout = min(untilDeadline ?? .max, untilLook ?? .max)
+            switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout == .max ? nil : timeout) {
+            case .reload:
+                logger.info("reading certificates again")
+                certificates.readAgain()
             case .terminate:
                 if deadline == nil {
                     logger.info("stopping: running exchanges may end")
@@ -161,6 +184,7 @@ private final class RunningProxy {
                     logger.notice("stopping at once")
                     tellAll(.stop)
                 }
+            case .timedOut where timeout != untilDeadline: certificates.look()
             case .timedOut:
                 logger.notice("shutdown_grace is over; what still runs is ended")
                 tellAll(.stop)
@@ -225,6 +249,7 @@ private final class RunningProxy {
             "reason": "\(event.failure.logName)", "status": "\(event.status)", "tries": "\(event.tries)",
         ]
         if let server = event.server { metadata["server"] = "\(shared.servers[server].identity.description)" }
+        if let detail = event.detail { metadata["detail"] = "\(detail)" }
         if let target = event.target { metadata["target"] = "\(target)" }
         logger.warning("\(event.failure.explanation(event.fault))", metadata: metadata)
     }

@@ -64,7 +64,7 @@ final class SharedState: Sendable {
         var servers: [SharedServer] = []
         for upstream in configuration.upstreams {
             for server in upstream.servers {
-                let identity = ServerIdentity(server)
+                let identity = ServerIdentity(server, tls: upstream.tls)
                 if indices[identity] == nil {
                     indices[identity] = servers.count
                     servers.append(SharedServer(identity))

@@ -8,15 +8,29 @@ import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
 import Synchronization
+import TLS
 
 /// What makes a server the same server.
 struct ServerIdentity: Hashable, Sendable {
     let endpoint: Endpoint
     let family: AddressFamily
+    /// How it is spoken to by TLS.
+    let tls: UpstreamTLS?
 
-    init(_ server: Server) {
+    init(_ server: Server, tls: UpstreamTLS?) {
         endpoint = server.endpoint
         family = server.family
+        self.tls = tls
+    }
+
+    /// The name or the address that its certificate has to be for.
+    var verifiedName: String {
+        if let name = tls?.serverName { return name }
+        switch endpoint {
+        case .ip(let address, _): return "\(address)"
+        case .name(let name, _): return name
+        case .unix: return "localhost"
+        }
     }
 
     /// As it stands in a Host field and in logs.
@@ -108,10 +122,13 @@ struct ServerState {
     var addresses: Addresses
     var nextAddress = 0
     var idle = IdlePool()
+    /// Its TLS, if it is spoken to by TLS.
+    var tls: TLSClientPeer?
 
-    init(_ shared: SharedServer, index: Int) {
+    init(_ shared: SharedServer, index: Int, tls: TLSClientPeer?) {
         self.shared = shared
         self.index = index
+        self.tls = tls
         authority = Self.copy(shared.identity.authority)
         logName = Self.copy(shared.identity.description)
         switch shared.identity.endpoint {
@@ -131,6 +148,7 @@ struct ServerState {
     }
 
     func destroy() {
+        tls?.retire()
         authority.deallocate()
         logName.deallocate()
     }

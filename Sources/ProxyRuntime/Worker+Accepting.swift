@@ -92,6 +92,7 @@ extension Worker {
             DownstreamConnection(
                 token: token, socket: socket, kind: TokenKind.downstream, listener: listener, peer: peer)
         }.place
+        connection.pointee.phaseStartMilliseconds = nowMilliseconds
         shared.connectionOpened()
         do {
             try epoll.addConnection(socket, connection.pointee.timer.owner)

@@ -94,6 +94,15 @@ extension Worker {
         connect(exchange, nil, SocketAddress(address, port: dial.pointee.destination.port))
     }
 
+    /// Whether a connection has led back to this machine, by one of its own addresses, and that was not allowed.
+    func isOwnAddress(_ connection: UpstreamPointer, _ dial: UnsafeMutablePointer<Dial>) -> Bool {
+        guard dial.pointee.verdict != .allowedAlsoLocally,
+            let own = try? Socket.localAddress(of: connection.pointee.socket)
+        else { return false }
+        let address = dial.pointee.addresses[dial.pointee.triedCount - 1]
+        return own.ip.high == address.high && own.ip.low == address.low
+    }
+
     /// The connection is there: the client learns it, and the tunnel is open.
     func acceptTunnel(_ exchange: ExchangePointer) {
         let context = localResponseContext(exchange)

@@ -121,7 +121,11 @@ extension Worker {
                 guard spliceRequest(connection, &reads) else { return }
                 continue
             }
-            switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
+            let outcome =
+                connection.pointee.state.contains(.isTLS)
+                ? receiveTLS(connection)
+                : receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state)
+            switch outcome {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
             case .ended:
@@ -131,6 +135,9 @@ extension Worker {
                 downstreamBroke(connection)
                 return
             }
+        }
+        if connection.pointee.state.contains([.isTLS, .mayRead]), connection.pointee.phase == .exchanging {
+            readAhead(connection)
         }
     }
 
@@ -261,8 +268,16 @@ extension Worker {
         defer { downstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
         let wasEmpty = connection.pointee.outbound.isEmpty
-        let outcome = send(
-            downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        let outcome =
+            if let tls = connection.pointee.tls {
+                sendTLS(
+                    downstreamGather, &tls.pointee.session, to: connection.pointee.socket,
+                    &connection.pointee.outbound, &connection.pointee.state)
+            } else {
+                send(
+                    downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound,
+                    &connection.pointee.state)
+            }
         switch outcome {
         case .all: break
         case .some:
@@ -335,6 +350,13 @@ extension Worker {
             closeDownstream(connection)
             return
         }
+        if let tls = connection.pointee.tls {
+            let isOut = endSendingTLS(
+                &tls.pointee.session, to: connection.pointee.socket, &connection.pointee.outbound,
+                &connection.pointee.state)
+            // The rest of it goes first; this is called again then.
+            if !isOut, !connection.pointee.state.contains(.isBroken), !connection.pointee.outbound.isEmpty { return }
+        }
         Socket.endSending(connection.pointee.socket)
         connection.pointee.phase = .lingering
         connection.pointee.phaseStartMilliseconds = nowMilliseconds
@@ -345,6 +367,7 @@ extension Worker {
     func closeDownstream(_ connection: DownstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         connection.pointee.phase = .closed
+        if connection.pointee.state.contains(.isTLS) { endTLS(connection) }
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         release(&connection.pointee.outbound)
@@ -365,6 +388,11 @@ extension Worker {
         var purpose = DownstreamConnection.TimerPurpose.none
         var deadline = TimerEntry.never
         switch connection.pointee.phase {
+        case .idle where isHandshaking(connection):
+            purpose = .handshake
+            if let limit = timers.handshakeMilliseconds {
+                deadline = connection.pointee.phaseStartMilliseconds + UInt64(limit)
+            }
         case .idle:
             if connection.pointee.outbound.isEmpty {
                 (purpose, deadline) = (.keepalive, after(timers.keepaliveMilliseconds))
@@ -392,6 +420,11 @@ extension Worker {
         }
         connection.pointee.timerPurpose = purpose
         wheel.set(connection.timer, deadlineMilliseconds: deadline)
+    }
+
+    private func isHandshaking(_ connection: DownstreamPointer) -> Bool {
+        guard connection.pointee.state.contains(.isTLS) else { return false }
+        return !(connection.pointee.tls?.pointee.session.isEstablished ?? false)
     }
 
     private func exchangeTimer(
@@ -440,7 +473,7 @@ extension Worker {
         guard connection.pointee.phase != .closed else { return }
         switch connection.pointee.timerPurpose {
         case .none: break
-        case .keepalive, .lingering: closeDownstream(connection)
+        case .handshake, .keepalive, .lingering: closeDownstream(connection)
         case .requestHead: refuseRequest(connection, .requestHeadTimedOut, .startLine)
         case .requestContent, .uploadAfterResponse:
             guard let exchange = connection.pointee.exchange else { return }

@@ -23,6 +23,10 @@ extension Worker {
             perform(exchange.pointee.machine.refused(.noRoute), for: exchange)
             return
         }
+        if let tls = connection.pointee.tls, !acceptsHost(tls) {
+            perform(exchange.pointee.machine.refused(.misdirected), for: exchange)
+            return
+        }
         if head.storage.pointee.framing == .length,
             exchange.pointee.machine.exceedsContentMax(head.storage.pointee.contentLength)
         {
@@ -49,6 +53,11 @@ extension Worker {
         case .upstream(let index): seekUpstream(index, for: exchange)
         case .dial: preconditionFailure("only CONNECT dials")
         }
+    }
+
+    /// Whether the request's host is served under the policy that the connection was made under (RFC 9110 section 7.4).
+    private func acceptsHost(_ tls: UnsafeMutablePointer<ClientTLS>) -> Bool {
+        tls.pointee.session.accepts(host: head.bytes(head.hostOnly(head.storage.pointee.authority)))
     }
 
     private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
@@ -78,7 +87,7 @@ extension Worker {
     /// A request that cannot be read, or not in time: it is answered, logged, and the connection ends.
     func refuseRequest(_ connection: DownstreamPointer, _ cause: Failure, _ fault: HeadFault) {
         // A head that never came leaves whatever was in the scratch before.
-        if cause == .requestHeadTimedOut { head.begin(at: UnsafePointer(scratch)) }
+        if cause == .requestHeadTimedOut || fault == .plainHTTP { head.begin(at: UnsafePointer(scratch)) }
         let exchange = addExchange(connection, connection.pointee.listener.pointee.compiled, nil)
         perform(exchange.pointee.machine.refused(cause, fault: fault), for: exchange)
     }
@@ -181,7 +190,7 @@ extension Worker {
         case .release: release(exchange)
         case .close: letGo(exchange)
         case .endSending:
-            if let upstream = exchange.pointee.upstream { Socket.endSending(upstream.pointee.socket) }
+            if let upstream = exchange.pointee.upstream { endSendingInTunnel(upstream) }
         case .reset:
             if let upstream = exchange.pointee.upstream { resetWhenDelivered(upstream, exchange) }
         case .retry:
@@ -213,7 +222,7 @@ extension Worker {
         case .refuse: answerFailure(exchange)
         case .truncate:
             truncate(exchange)
-        case .endSending: Socket.endSending(connection.pointee.socket)
+        case .endSending: endSendingInTunnel(connection)
         case .close:
             downstreamGather.clear()
             // A client that ended its direction may read on: where the end is the close, it must not take a part for

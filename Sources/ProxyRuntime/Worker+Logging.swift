@@ -38,7 +38,8 @@ extension Worker {
         let record = AccessRecord(
             receivedWallMicroseconds: exchange.pointee.receivedWallMicroseconds, phases: machine.phases,
             endMicroseconds: nowMicroseconds, requestContentBytes: machine.requestContentBytes,
-            responseContentBytes: machine.responseContentBytes, peer: exchange.pointee.downstream.pointee.peer,
+            responseContentBytes: machine.responseContentBytes,
+            peer: exchange.pointee.downstream.pointee.peer.withoutTLS,
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
             isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10, failure: machine.failure,
             stringBytes: lengths)
@@ -66,7 +67,7 @@ extension Worker {
                 server: exchange.pointee.upstreamState == nil || exchange.pointee.serverIndex < 0
                     ? nil : exchange.pointee.upstreamState?.pointee.servers[exchange.pointee.serverIndex].pointee.index,
                 target: exchange.pointee.dial.map { String(decoding: $0.pointee.logName, as: UTF8.self) },
-                status: status, tries: exchange.pointee.machine.tries))
+                detail: hot.pointee.tlsFailureText, status: status, tries: exchange.pointee.machine.tries))
     }
 }
 
@@ -78,6 +79,8 @@ struct PeerEvent: Sendable {
     let server: Int?
     /// What CONNECT asked for, if that was dialled.
     let target: String?
+    /// What more is known of it.
+    let detail: String?
     let status: UInt16
     let tries: UInt8
 }

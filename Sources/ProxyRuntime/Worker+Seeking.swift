@@ -129,7 +129,7 @@ extension Worker {
             // the socket already.
             let isPrecious =
                 !exchange.pointee.method.isIdempotent || exchange.pointee.machine.requestSide == .receiving
-            let isStale = isPrecious && Socket.hasNews(connection.pointee.socket)
+            let isStale = isPrecious && hasNews(connection)
             if isTooOld || isStale {
                 closeUpstream(connection)
                 continue
@@ -209,8 +209,9 @@ extension Worker {
             // A tunnel does not begin in the middle of the request's bytes: readiness tells of it.
             if isConnected, server != nil {
                 connection.pointee.state.insert(.mayWrite)
-                connectionMade(connection)
-            } else {
+                connected(connection)
+            }
+            if connection.pointee.phase == .connecting || connection.pointee.phase == .handshaking {
                 wheel.set(
                     connection.timer,
                     deadlineMilliseconds: after(timers(of: exchange).connectMilliseconds))
@@ -230,7 +231,20 @@ extension Worker {
         return false
     }
 
-    /// The connection is there.
+    /// The connection is there: in clear it is of use at once.
+    func connected(_ connection: UpstreamPointer) {
+        if let tls = connection.pointee.server?.pointee.tls {
+            beginTLS(connection, tls)
+        } else if let exchange = connection.pointee.exchange, let dial = exchange.pointee.dial,
+            isOwnAddress(connection, dial)
+        {
+            seekingFailed(exchange, .connectForbidden)
+        } else {
+            connectionMade(connection)
+        }
+    }
+
+    /// A connection is there that requests can be sent on.
     func connectionMade(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
         attach(connection, to: exchange, isReused: false)

@@ -36,11 +36,16 @@ extension Worker {
 
     /// Much of a response, or of what a server sends through a tunnel, is to come.
     func noteBulk(of connection: UpstreamPointer, _ exchange: ExchangePointer) {
-        guard !connection.pointee.state.contains(.cannotSplice) else { return }
+        let neverSplices: SocketState = [.cannotSplice, .isTLS]
+        guard connection.pointee.state.isDisjoint(with: neverSplices),
+            exchange.pointee.downstream.pointee.state.isDisjoint(with: [.isTLS, .isBroken])
+        else { return }
         let machine = exchange.pointee.machine
-        // A chunked response is framed anew; what ends with the connection passes as it is, to HTTP/1.0.
+        // What is chunked is framed anew, also for HTTP/1.0; what ends with the connection passes there as it is.
+        let decoder = connection.pointee.decoder
         let passesAsItIs =
-            exchange.pointee.responseFraming == .length || exchange.pointee.responseFraming == .untilClose
+            (decoder.isSized && exchange.pointee.responseFraming == .length)
+            || (decoder.isUntilClose && exchange.pointee.responseFraming == .untilClose)
         if machine.isTunnel || (machine.responseSide == .relaying && passesAsItIs) {
             connection.pointee.state.insert(.splices)
         }
@@ -48,9 +53,12 @@ extension Worker {
 
     /// Much of a request, or of what a client sends through a tunnel, is to come.
     func noteBulk(of connection: DownstreamPointer, _ exchange: ExchangePointer) {
-        guard !connection.pointee.state.contains(.cannotSplice) else { return }
+        let neverSplices: SocketState = [.cannotSplice, .isTLS]
+        guard connection.pointee.state.isDisjoint(with: neverSplices),
+            !(exchange.pointee.upstream?.pointee.state.contains(.isTLS) ?? true)
+        else { return }
         let machine = exchange.pointee.machine
-        if machine.isTunnel || (machine.requestSide == .receiving && exchange.pointee.requestFraming == .length) {
+        if machine.isTunnel || (machine.requestSide == .receiving && connection.pointee.decoder.isSized) {
             connection.pointee.state.insert(.splices)
         }
     }
@@ -64,12 +72,7 @@ extension Worker {
         let received: Int
         switch pipes.receive(source, count: Int(clamping: countMax), into: &outbound.piped) {
         case .bytes(let count): received = count
-        case .wouldBlock:
-            sourceState.remove(.mayRead)
-            return .nothing
-        case .ended:
-            sourceState.remove(.mayRead)
-            return sourceState.contains(.isReset) ? .broken : .ended
+        case .wouldBlock, .ended: return whatIsThere(source, &sourceState)
         case .failed: return .broken
         case .unavailable: return .unavailable
         case .unsupported:
@@ -98,11 +101,33 @@ extension Worker {
         }
     }
 
+    /// A splice found nothing, or the end. It never passes an urgent byte (RFC 9293 section 3.8.5) and tells the same
+    /// before one, whatever lies behind it: then the rest is copied.
+    private func whatIsThere(_ source: Int32, _ state: inout SocketState) -> MoveOutcome {
+        switch Socket.peek(source) {
+        case .bytes:
+            state.insert(.cannotSplice)
+            return .unavailable
+        case .wouldBlock:
+            state.remove(.mayRead)
+            return .nothing
+        case .ended:
+            state.remove(.mayRead)
+            return state.contains(.isReset) ? .broken : .ended
+        case .failed: return .broken
+        }
+    }
+
     /// Moves what a server sends on to the client.
     /// - Returns: whether reading may go on.
     func spliceResponse(_ connection: UpstreamPointer, _ reads: inout Int) -> Bool {
         guard let exchange = connection.pointee.exchange else { preconditionFailure("a response for nobody") }
         let downstream = exchange.pointee.downstream
+        if downstream.pointee.state.contains(.isBroken) {
+            // Under `on_client_close finish` the rest is read and thrown away.
+            connection.pointee.state.remove(.splices)
+            return true
+        }
         let isTunnel = exchange.pointee.machine.isTunnel
         let isSized = !isTunnel && !connection.pointee.decoder.isUntilClose
         let outcome = move(

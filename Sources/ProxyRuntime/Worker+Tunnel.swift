@@ -54,4 +54,26 @@ extension Worker {
         }
         letGo(exchange)
     }
+
+    /// One direction of a tunnel is over, and all of it is written.
+    func endSendingInTunnel(_ connection: DownstreamPointer) {
+        if let tls = connection.pointee.tls {
+            let isOut = endSendingTLS(
+                &tls.pointee.session, to: connection.pointee.socket, &connection.pointee.outbound,
+                &connection.pointee.state)
+            // What waits of the close_notify says it as well as a FIN would.
+            if !isOut { return }
+        }
+        Socket.endSending(connection.pointee.socket)
+    }
+
+    /// The same towards the server.
+    func endSendingInTunnel(_ connection: UpstreamPointer) {
+        if let tls = connection.pointee.tls {
+            let isOut = endSendingTLS(
+                &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+            if !isOut { return }
+        }
+        Socket.endSending(connection.pointee.socket)
+    }
 }

@@ -22,9 +22,16 @@ extension Worker {
         }
         switch connection.pointee.phase {
         case .connecting: finishConnecting(connection, readiness)
+        case .handshaking:
+            if readiness.contains(.writable) {
+                connection.pointee.state.insert(.mayWrite)
+                if !connection.pointee.outbound.isEmpty { drainOutbound(connection) }
+            }
+            if connection.pointee.phase == .handshaking { continueHandshake(connection) }
+            if connection.pointee.phase == .busy { readUpstream(connection) }
         case .idle:
             // Nobody asked: bytes, an end or an error make the connection useless (rule 10).
-            if connection.pointee.state.contains(.mayRead) {
+            if connection.pointee.state.contains(.mayRead), hasNews(connection) {
                 closeUpstream(connection)
             } else {
                 connection.pointee.state.insert(.mayWrite)
@@ -56,7 +63,7 @@ extension Worker {
             seekingFailed(exchange, Failure(connectError: Socket.takeError(connection.pointee.socket)))
         } else if readiness.contains(.writable) {
             connection.pointee.state.insert(.mayWrite)
-            connectionMade(connection)
+            connected(connection)
             if connection.pointee.phase == .busy { readUpstream(connection) }
         }
     }
@@ -181,8 +188,16 @@ extension Worker {
         guard !upstreamGather.isEmpty else { return }
         defer { upstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
-        let outcome = send(
-            upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        let outcome =
+            if let tls = connection.pointee.tls {
+                sendTLS(
+                    upstreamGather, &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound,
+                    &connection.pointee.state)
+            } else {
+                send(
+                    upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound,
+                    &connection.pointee.state)
+            }
         switch outcome {
         case .all(let count), .some(let count):
             connection.pointee.sentBytes += UInt64(count)
@@ -241,7 +256,11 @@ extension Worker {
                 guard spliceResponse(connection, &reads) else { return }
                 continue
             }
-            switch receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state) {
+            let outcome =
+                connection.pointee.state.contains(.isTLS)
+                ? receiveTLS(connection)
+                : receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state)
+            switch outcome {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
             case .ended:
@@ -484,8 +503,21 @@ extension Worker {
     /// edge only, so a read that ended just where the response did has to be followed by a look.
     private func hasUnread(_ connection: UpstreamPointer) -> Bool {
         guard connection.pointee.state.contains(.mayRead) else { return false }
-        connection.pointee.state.remove(.mayRead)
-        return Socket.hasNews(connection.pointee.socket)
+        return hasNews(connection)
+    }
+
+    /// Whether an idle connection has something to read: bytes nobody asked for, an end, or an error. Of TLS's own
+    /// messages, session tickets before all, nobody has to ask for.
+    func hasNews(_ connection: UpstreamPointer) -> Bool {
+        guard connection.pointee.state.contains(.isTLS) else {
+            connection.pointee.state.remove(.mayRead)
+            return Socket.hasNews(connection.pointee.socket)
+        }
+        connection.pointee.state.insert(.mayRead)
+        while connection.pointee.state.contains(.mayRead) {
+            guard case .nothing = receiveTLS(connection) else { return true }
+        }
+        return false
     }
 
     func closeUpstream(_ connection: UpstreamPointer) {
@@ -493,9 +525,10 @@ extension Worker {
         switch connection.pointee.phase {
         case .idle: connection.pointee.server?.pointee.idle.remove(connection.idleLink)
         case .busy: upstreamGather.clear()
-        case .connecting, .finishing, .closed: break
+        case .connecting, .handshaking, .finishing, .closed: break
         }
         connection.pointee.phase = .closed
+        if connection.pointee.state.contains(.isTLS) { endTLS(connection) }
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         release(&connection.pointee.outbound)
@@ -536,7 +569,7 @@ extension Worker {
 
     func upstreamTimerExpired(_ connection: UpstreamPointer) {
         switch connection.pointee.phase {
-        case .connecting:
+        case .connecting, .handshaking:
             if let exchange = connection.pointee.exchange { seekingFailed(exchange, .connectTimedOut) }
         case .idle, .finishing: closeUpstream(connection)
         case .busy:

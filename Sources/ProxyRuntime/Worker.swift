@@ -15,6 +15,7 @@ import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
 import Synchronization
+import TLS
 
 typealias DownstreamPointer = UnsafeMutablePointer<DownstreamConnection>
 typealias UpstreamPointer = UnsafeMutablePointer<UpstreamConnection>
@@ -40,6 +41,12 @@ enum WorkerMessage: Sendable {
     case addressesChanged(server: Int, [SocketAddress])
     /// A name could not be looked up, and never could.
     case addressesFailed(server: Int, Failure)
+    /// Certificates were read anew: for each listener its TLS, made for this worker; nil where nothing changed.
+    case certificatesChanged([TLSServerContext?])
+    /// What a server is spoken to with was read anew.
+    case serverTLSChanged(server: Int, TLSClientPeer)
+    /// Session tickets are sealed with these keys from now on.
+    case ticketKeysChanged(TicketKeys)
     /// What CONNECT asks for was looked up, for this exchange.
     case targetLookedUp(SlabToken, ResolutionOutcome)
     /// A place below `max_exchanges` of a server may be free.
@@ -53,6 +60,10 @@ struct ListenerState {
     let isUnix: Bool
     /// The listener of the current snapshot.
     var compiled: UnsafePointer<CompiledListener>
+    /// Its TLS, if clients speak TLS on this socket.
+    var tls: TLSServerContext?
+    /// Its index in the configuration.
+    let index: Int
 }
 
 /// A listening socket that was made for a worker.
@@ -61,6 +72,7 @@ struct ListeningSocket: Sendable {
     /// Whether other workers have it too (Unix sockets).
     let isShared: Bool
     let isUnix: Bool
+    let isTLS: Bool
     /// The listener's index in the configuration.
     let listener: Int
 }
@@ -87,8 +99,12 @@ final class Worker {
     let head: Head
     let downstreamGather: Gather
     let upstreamGather: Gather
+    /// What is read is put here: `scratchCapacity` bytes, and behind them the rest of a TLS record.
     let scratch: UnsafeMutablePointer<UInt8>
+    /// Ciphertext, before it is decrypted.
+    let cipherScratch: UnsafeMutablePointer<UInt8>
     let scratchCapacity: Int
+    let tlsEngine: TLSEngine
     let listeners: UnsafeMutablePointer<ListenerState>
     let listenerCount: Int
     let servers: UnsafeMutablePointer<ServerState>
@@ -96,6 +112,8 @@ final class Worker {
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
     let dateText: UnsafeMutablePointer<UInt8>
     let ring: LogRing?
+    /// Each listener's TLS.
+    var contexts: [TLSServerContext?]
     /// The first half of every request's identity.
     let requestIDs: RequestID
 
@@ -127,13 +145,15 @@ final class Worker {
         /// The agenda of the next round: connections that had their share of this one.
         var nextAgenda: [ReadinessToken] = []
         var graveyard: [ReadinessToken] = []
+        /// Why the handshake failed that is being told of.
+        var tlsFailureText: String?
     }
 
     var nowMicroseconds: UInt64 { hot.pointee.nowMicroseconds }
     var nowMilliseconds: UInt64 { hot.pointee.nowMilliseconds }
 
     /// Makes a worker; on its own thread.
-    init(_ shared: SharedState, number: Int, sockets: [ListeningSocket]) throws(SystemError) {
+    init(_ shared: SharedState, number: Int, sockets: [ListeningSocket], tls: WorkerTLS) throws(SystemError) {
         self.shared = shared
         self.number = number
         epoll = try Epoll(batchMax: 256)
@@ -154,7 +174,9 @@ final class Worker {
         let snapshot = Snapshot(shared.configuration, nodeName: shared.nodeName)
         head = Head(fieldsCapacity: max(1000, snapshot.fieldsMax))
         scratchCapacity = snapshot.relayBufferBytes
-        scratch = .allocate(capacity: scratchCapacity)
+        scratch = .allocate(capacity: scratchCapacity + TLSSession.plaintextBytesExtra)
+        cipherScratch = .allocate(capacity: scratchCapacity)
+        tlsEngine = TLSEngine()
         // Room for the largest head there can be, and for the small pieces of a turn's content.
         let gatherBytes = snapshot.headWriteBytesMax + scratchCapacity + (16 << 10)
         downstreamGather = Gather(scratchCapacity: gatherBytes)
@@ -164,7 +186,7 @@ final class Worker {
 
         let servers = UnsafeMutablePointer<ServerState>.allocate(capacity: max(1, shared.servers.count))
         for (index, server) in shared.servers.enumerated() {
-            (servers + index).initialize(to: ServerState(server, index: index))
+            (servers + index).initialize(to: ServerState(server, index: index, tls: tls.servers[index]))
         }
         self.servers = servers
         serverCount = shared.servers.count
@@ -172,7 +194,10 @@ final class Worker {
             let state = UnsafeMutablePointer<UpstreamState>.allocate(capacity: 1)
             state.initialize(
                 to: UpstreamState(
-                    upstream, servers: upstream.servers.map { servers + shared.serverIndex(ServerIdentity($0)) },
+                    upstream,
+                    servers: upstream.servers.map {
+                        servers + shared.serverIndex(ServerIdentity($0, tls: upstream.tls))
+                    },
                     workerCount: shared.workerCount))
             return state
         }
@@ -183,12 +208,14 @@ final class Worker {
         acceptTimer = .allocate(capacity: 1)
         acceptTimer.initialize(
             to: TimerEntry(owner: ReadinessToken(kind: TokenKind.accepting, SlabToken(index: 0, generation: 0))))
+        contexts = tls.listeners
         for (index, socket) in sockets.enumerated() {
             guard let first = snapshot.listeners.baseAddress else { preconditionFailure("a socket without a listener") }
             (listeners + index).initialize(
                 to: ListenerState(
                     socket: socket.socket, isShared: socket.isShared, isUnix: socket.isUnix,
-                    compiled: first + socket.listener))
+                    compiled: first + socket.listener, tls: socket.isTLS ? tls.listeners[socket.listener] : nil,
+                    index: socket.listener))
         }
         try epoll.addSource(
             shared.mailboxes[number].wakeUp.descriptor,
@@ -215,6 +242,9 @@ final class Worker {
         acceptTimer.deallocate()
         dateText.deallocate()
         scratch.deallocate()
+        cipherScratch.deallocate()
+        for context in contexts { context?.retire() }
+        tlsEngine.destroy()
         downstreamGather.destroy()
         upstreamGather.destroy()
         head.destroy()
@@ -237,6 +267,7 @@ final class Worker {
     /// One round of the loop: waits, and does all that has become possible. The fault sweep drives a worker by it.
     /// - Returns: how many events there were.
     @discardableResult
+    @inline(__always)
     func turn(timeoutMilliseconds: Int32) -> Int {
         let count = epoll.wait(timeoutMilliseconds: timeoutMilliseconds)
         updateTime()
@@ -260,6 +291,7 @@ final class Worker {
         return next <= nowMilliseconds ? 0 : Int32(clamping: next - nowMilliseconds)
     }
 
+    @inline(__always)
     private func updateTime() {
         let now = Clock.monotonicMicroseconds()
         hot.pointee.nowMicroseconds = now
@@ -276,6 +308,7 @@ final class Worker {
     /// The text of Date.
     var date: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: dateText, count: HTTPDate.textBytes) }
 
+    @inline(__always)
     private func dispatch(_ token: ReadinessToken, _ readiness: Readiness) {
         switch token.kind {
         case TokenKind.downstream:
@@ -385,8 +418,25 @@ final class Worker {
             case .addressesFailed(let server, let failure):
                 servers[server].addresses = .failed(failure)
                 retryResolveWaiters(server)
+            case .certificatesChanged(let contexts): takeContexts(contexts)
+            case .serverTLSChanged(let server, let peer):
+                servers[server].tls?.retire()
+                servers[server].tls = peer
+            case .ticketKeysChanged(let keys): for context in contexts { context?.setTicketKeys(keys) }
             case .targetLookedUp(let exchange, let outcome): targetLookedUp(exchange, outcome)
             case .permitReturned(let server): serveQueues(ofServer: server)
+            }
+        }
+    }
+
+    /// New connections take the new certificates; those there are keep what they have.
+    private func takeContexts(_ changed: [TLSServerContext?]) {
+        for (index, context) in changed.enumerated() {
+            guard let context else { continue }
+            contexts[index]?.retire()
+            contexts[index] = context
+            for socket in 0..<listenerCount where listeners[socket].index == index && listeners[socket].tls != nil {
+                listeners[socket].tls = context
             }
         }
     }

@@ -43,8 +43,8 @@ package struct TLSClientContext: @unchecked Sendable {
     package func destroy() { SSL_CTX_free(context) }
 }
 
-/// A server of an upstream: under which name, and with which session to resume. A handle.
-package struct TLSClientPeer {
+/// A server of an upstream: under which name, and with which session to resume. A handle, handed over once to its worker.
+package struct TLSClientPeer: @unchecked Sendable {
     struct Storage {
         let context: OpaquePointer
         /// Ends with a zero.

@@ -61,6 +61,9 @@ extension TLSSession {
         return TLSServerContext.policyIndex(for: host, cell.pointee.storage) == cell.pointee.policyIndex
     }
 
+    /// Whether the peer is asked for a certificate.
+    package var verifiesPeer: Bool { SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE }
+
     /// Whether the peer has shown a certificate. On a server it was verified, or the handshake would have failed.
     package var hasPeerCertificate: Bool { SSL_get0_peer_certificate(ssl) != nil }
 

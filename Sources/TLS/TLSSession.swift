@@ -119,6 +119,8 @@ package struct TLSSession {
     package var isFailed: Bool { state.contains(.isFailed) }
     /// Whether nothing more will be received: ended, truncated or failed.
     package var inputIsOver: Bool { state.contains(.inputIsOver) }
+    /// Whether the input ended without close_notify.
+    package var isTruncated: Bool { state.contains(.isTruncated) }
     /// Whether plaintext may still be sent.
     package var maySend: Bool {
         state.contains(.isEstablished) && state.isDisjoint(with: [.isFailed, .sendingIsEnded])
@@ -256,12 +258,12 @@ package struct TLSSession {
 
     // MARK: Sending
 
-    /// Encrypts plaintext; all of it is in the engine's output afterwards.
+    /// Encrypts plaintext; all of it is in the engine's output afterwards, behind what calls for this session have left
+    /// there in this turn.
     package mutating func send(
         _ plaintext: UnsafeBufferPointer<UInt8>, nowMilliseconds: UInt64
     ) throws(TLSFailure) {
         precondition(maySend, "plaintext goes out only while the session is established")
-        precondition(window.pointee.outputCount == 0, "the output of the last call is still there")
         guard plaintext.count > 0, let start = plaintext.baseAddress else { return }
         ERR_clear_error()
         sizer.sendingBegan(nowMilliseconds: nowMilliseconds)

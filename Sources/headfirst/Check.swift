@@ -1,5 +1,6 @@
 import ArgumentParser
 import ProxyConfiguration
+import ProxyRuntime
 
 /// `headfirst check`
 struct Check: ParsableCommand {
@@ -7,14 +8,18 @@ struct Check: ParsableCommand {
         abstract: "Say what is wrong with a configuration file, or that it is right.",
         discussion: """
             Every mistake is listed on standard error as file:line:column, with the line and a caret under the place; \
-            then the exit code is 78. A file that is right is answered with "FILE: ok" on standard output. Nothing is \
-            bound and no name is looked up.
+            then the exit code is 78. Certificates and keys are read: whether they belong together, their dates and \
+            their names. A file that is right is answered with "FILE: ok" on standard output. Nothing is bound and no \
+            name is looked up.
             """)
 
     @OptionGroup var configuration: ConfigurationPath
 
     func run() throws {
-        _ = try LoadedConfiguration.load(orExitFrom: configuration.path)
+        let loaded = try LoadedConfiguration.load(orExitFrom: configuration.path)
+        let problems = TLSFiles.check(loaded.configuration)
+        for problem in problems { Terminal.complain(problem.description) }
+        if !problems.allSatisfy(\.isWarning) { throw Exit.configuration }
         Terminal.say("\(configuration.path): ok")
     }
 }

@@ -37,7 +37,9 @@ final class SweepWorld {
             control: try Mailbox<ControlMessage>())
         let sockets = try ListeningSockets(configuration, workerCount: 1).ofWorker[0]
         port = try Socket.localAddress(of: sockets[0].socket).ip.port
-        worker = try Worker(shared, number: 0, sockets: sockets)
+        worker = try Worker(
+            shared, number: 0, sockets: sockets,
+            tls: WorkerTLS(listeners: [nil], servers: shared.servers.map { _ in nil }))
     }
 
     deinit {

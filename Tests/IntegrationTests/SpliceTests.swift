@@ -204,4 +204,61 @@ extension Command {
         #expect(got.bytes == Array(coded(30_000_000)[..<got.bytes.count]))
         #expect(got.end == .reset)
     }
+
+    @Test func aLargeChunkToHTTP10IsNoSizedContent() throws {
+        let origin = Origin { wire, _ in
+            _ = try wire.request()
+            try wire.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
+            try wire.send("\(String(Self.size, radix: 16))\r\n")
+            try wire.send(coded(Self.size))
+            try wire.send("\r\n4\r\ntail\r\n0\r\n\r\n")
+        }
+        let proxy = try Headfirst(to: origin)
+        let client = try proxy.connect()
+        try client.send("GET / HTTP/1.0\r\n\r\n")
+        _ = try client.head()
+        let got = client.drain()
+        #expect(got.bytes == coded(Self.size) + Array("tail".utf8))
+        #expect(got.end == .ended)
+    }
+
+    @Test func anAnswerRunsOutUnreadBehindAClientThatIsGone() throws {
+        let over = Handoff<Bool>()
+        let origin = Origin { wire, _ in
+            wire.patienceMilliseconds = 20_000
+            _ = try wire.request()
+            try wire.send(head("HTTP/1.1 200 OK", "Content-Length: \(30_000_000)"))
+            over.give((try? wire.send(coded(30_000_000))) != nil)
+            _ = wire.drain()
+        }
+        let proxy = try Headfirst(to: origin, route: "on_client_close finish;")
+        let client = try proxy.connect(receiveBuffer: 4096)
+        try client.ask()
+        _ = try client.head()
+        _ = client.isSilent(milliseconds: 200)
+        client.reset()
+        #expect(try over.take())
+    }
+
+    @Test func whatLiesBehindAnUrgentByteIsNotLost() throws {
+        let got = Handoff<[UInt8]>()
+        let origin = Origin { wire, _ in
+            wire.patienceMilliseconds = 20_000
+            _ = try wire.head()
+            try wire.send(head("HTTP/1.1 101 S", "Connection: Upgrade", "Upgrade: x"))
+            got.give(wire.drain().bytes)
+        }
+        let proxy = try Headfirst(to: origin)
+        let client = try proxy.connect()
+        client.patienceMilliseconds = 20_000
+        try client.send(head("GET / HTTP/1.1", "Host: t", "Connection: Upgrade", "Upgrade: x"))
+        _ = try client.head()
+        try client.send(coded(4_000_000))
+        var urgent: UInt8 = 0x21
+        #expect(send(client.descriptor, &urgent, 1, Int32(MSG_OOB)) == 1)
+        try client.send(coded(300_000, seed: 3))
+        client.endSending()
+        // The urgent byte itself is not a part of the stream.
+        #expect(try got.take() == coded(4_000_000) + coded(300_000, seed: 3))
+    }
 }

@@ -18,6 +18,19 @@ import Testing
         #expect(loaded.configuration.listeners.count == 1)
     }
 
+    /// What needs files of the operator's is commented out in a way that can be taken back.
+    @Test func theExamplePassesWithItsTLSToo() throws {
+        let lines = try Self.text(of: "proxy.conf.example").split(separator: "\n").map { line in
+            guard let mark = line.firstRange(of: "#| ") else { return String(line) }
+            return String(line[..<mark.lowerBound]) + line[mark.upperBound...]
+        }
+        let text = lines.joined(separator: "\n")
+        let loaded = try ConfigurationFile.parse(text: Array(text.utf8), file: "proxy.conf.example")
+        #expect(loaded.warnings.isEmpty)
+        #expect(loaded.configuration.listeners[0].tls.count == 2)
+        #expect(loaded.configuration.upstreams.last?.tls?.serverName == "api.example.com")
+    }
+
     @Test func theExampleShowsEveryDirective() throws {
         let words = Set(
             try Self.text(of: "proxy.conf.example").split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(

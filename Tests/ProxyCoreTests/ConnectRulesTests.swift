@@ -74,6 +74,18 @@ import Testing
         #expect(verdict(named, "\(host):444") == .denied)
     }
 
+    @Test(arguments: ["168.63.129.16", "100.100.100.200", "192.0.0.192", "[fd00:ec2::254]", "[fd20:ce::254]"])
+    func metadataServicesAreNamedOrDenied(_ host: String) {
+        #expect(verdict([target(.any, nil)], "\(host):80") == .denied)
+    }
+
+    @Test func aNetworkOfOneVersionIsNotForTheOther() throws {
+        #expect(verdict([target(try network("::/0"))], "10.1.1.1:443") == .denied)
+        #expect(verdict([target(try network("::/0"))], "[2001:db8::1]:443") == .allowed)
+        #expect(verdict([target(try network("0.0.0.0/0"))], "10.1.1.1:443") == .allowed)
+        #expect(verdict([target(try network("0.0.0.0/0"))], "[2001:db8::1]:443") == .denied)
+    }
+
     @Test func aNameUnderAWildcardMayNotBeLocal() {
         // Whoever answers for the name chooses its address; the verdict is what the lookup is held against.
         #expect(verdict([target(.any, nil)], "localhost:80") == .allowed)

@@ -95,7 +95,9 @@ import Testing
     func onlyWhatWasNotProcessedIsTriedElsewhere(_ failure: Failure) throws {
         let isConnecting: Bool
         switch failure {
-        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut: isConnecting = true
+        case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
+            .tlsCertificateRefused, .tlsAlertReceived, .tlsFailed:
+            isConnecting = true
         default: isConnecting = false
         }
         #expect(failure.isBeforeRequest == isConnecting)

@@ -95,7 +95,7 @@ import Testing
                 switch cause {
                 case .requestRefused: #expect(status == fault.requestStatus)
                 case .requestTimedOut: #expect(status == 504)
-                default: #expect([403, 404, 405, 408, 413].contains(status))
+                default: #expect([403, 404, 405, 408, 413, 421].contains(status))
                 }
             }
         }

@@ -1,0 +1,359 @@
+// Connections that speak TLS: what is read is decrypted before anybody looks at it, what is written is encrypted as it
+// leaves, and what waits in a connection's `outbound` is ciphertext. All else is as in clear. The engine's output is
+// empty between two calls: whatever a call made is sent, or waits, before the next.
+
+import Bytes
+import EventLoop
+import HTTP1
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+import TLS
+
+/// A client's TLS. Reached by pointer; lives as long as its connection.
+struct ClientTLS {
+    var session: TLSSession
+    /// What requests tell of it; nothing before the handshake is over.
+    var peer = PeerTLS(
+        version: ClientTLS.nothing, cipher: ClientTLS.nothing, serverName: ClientTLS.nothing,
+        certificateText: ClientTLS.nothing, verifiesClients: false)
+    /// Where the name and the certificate's text are.
+    var texts: UnsafeMutablePointer<UInt8>?
+
+    static var nothing: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: nil, count: 0) }
+}
+
+/// What a read of a TLS connection gave.
+private enum TLSReadOutcome {
+    /// As in clear.
+    case read(ReadOutcome)
+    /// The session has failed.
+    case failed(TLSFailure)
+}
+
+extension Worker {
+    /// The longest certificate of a client that is passed on, in DER.
+    private static var certificateBytesMax: Int { PeerTLS.certificateTextBytesMax / 4 * 3 }
+
+    // MARK: Reading
+
+    /// Reads and decrypts what is there, once.
+    private func receiveTLS(
+        _ session: inout TLSSession, _ socket: Int32, into inbound: inout Buffer, _ outbound: inout Outbound,
+        _ state: inout SocketState, truncationMatters: Bool
+    ) -> TLSReadOutcome {
+        if session.inputIsOver {
+            return .read(state.contains(.isReset) || truncationMatters && session.isTruncated ? .broken : .ended)
+        }
+        var count = 0
+        var isLast = false
+        switch Socket.receive(socket, into: cipherScratch, capacity: scratchCapacity) {
+        case .bytes(let bytes):
+            count = bytes
+            if count < scratchCapacity, !state.contains(.peerEnded) { state.remove(.mayRead) }
+        case .wouldBlock:
+            state.remove(.mayRead)
+            return .read(.nothing)
+        case .ended: isLast = true
+        case .failed: return .read(.broken)
+        }
+        let isScratch = inbound.isEmpty
+        let roomBytes = count + TLSSession.plaintextBytesExtra
+        var room = scratch
+        if !isScratch {
+            pool.reserve(roomBytes, in: &inbound)
+            room = inbound.base.unsafelyUnwrapped + Int(inbound.end)
+        }
+        let received = session.receive(
+            UnsafeBufferPointer(start: UnsafePointer(cipherScratch), count: count), isLast: isLast, into: room,
+            capacity: roomBytes)
+        if !sendOutput(to: socket, &outbound, &state), received.plaintextBytes == 0 { return .read(.broken) }
+        switch received.input {
+        case .needsInput: break
+        case .needsRoom: precondition(isLast, "there was room for all of it")
+        case .ended, .truncated:
+            // What came before the end is told first; the end by the next call.
+            state.insert(.mayRead)
+            if received.plaintextBytes == 0 {
+                state.remove(.mayRead)
+                return .read(truncationMatters && session.isTruncated ? .broken : .ended)
+            }
+        case .failed(let failure):
+            state.remove(.mayRead)
+            return .failed(failure)
+        }
+        guard received.plaintextBytes > 0 else {
+            if !isScratch, inbound.isEmpty { pool.release(&inbound) }
+            return .read(.nothing)
+        }
+        if isScratch {
+            return .read(
+                .bytes(UnsafeBufferPointer(start: UnsafePointer(room), count: received.plaintextBytes), isScratch: true)
+            )
+        }
+        inbound.end += UInt32(received.plaintextBytes)
+        return .read(.bytes(inbound.bytes, isScratch: false))
+    }
+
+    /// Reads what a client has sent by TLS.
+    func receiveTLS(_ connection: DownstreamPointer) -> ReadOutcome {
+        guard let tls = connection.pointee.tls ?? beginTLS(connection) else { return .broken }
+        let wasEstablished = tls.pointee.session.isEstablished
+        let isTunnel = connection.pointee.exchange?.pointee.machine.isTunnel ?? false
+        let outcome = receiveTLS(
+            &tls.pointee.session, connection.pointee.socket, into: &connection.pointee.inbound,
+            &connection.pointee.outbound, &connection.pointee.state, truncationMatters: isTunnel)
+        if !wasEstablished, tls.pointee.session.isEstablished { handshakeEnded(connection, tls) }
+        switch outcome {
+        case .read(let read): return read
+        case .failed(let failure):
+            guard failure.kind == .plainHTTP else { return .broken }
+            // Who speaks in clear is answered in clear.
+            endTLS(connection)
+            connection.pointee.state.remove(.isTLS)
+            refuseRequest(connection, .requestRefused, .plainHTTP)
+            return .nothing
+        }
+    }
+
+    /// The client's first byte is there: until then a connection costs no more than one in clear.
+    private func beginTLS(_ connection: DownstreamPointer) -> UnsafeMutablePointer<ClientTLS>? {
+        guard let context = connection.pointee.listener.pointee.tls,
+            let session = TLSSession(server: context, tlsEngine)
+        else { return nil }
+        let tls = UnsafeMutablePointer<ClientTLS>.allocate(capacity: 1)
+        tls.initialize(to: ClientTLS(session: session))
+        connection.pointee.tls = tls
+        return tls
+    }
+
+    private func handshakeEnded(_ connection: DownstreamPointer, _ tls: UnsafeMutablePointer<ClientTLS>) {
+        let session = tls.pointee.session
+        let nameMax = TLSSession.serverNameBytesMax
+        var certificateBytes = session.hasPeerCertificate ? session.peerCertificate(into: scratch, capacity: 0) : 0
+        // It is left out rather than cut.
+        if certificateBytes > Self.certificateBytesMax { certificateBytes = 0 }
+        let textBytes = Base64.textBytes(of: certificateBytes)
+        let texts = UnsafeMutablePointer<UInt8>.allocate(capacity: nameMax + textBytes + certificateBytes)
+        let nameBytes = session.serverName(into: texts)
+        if certificateBytes > 0 {
+            let certificate = texts + nameMax + textBytes
+            _ = session.peerCertificate(into: certificate, capacity: certificateBytes)
+            Base64.write(UnsafeBufferPointer(start: certificate, count: certificateBytes), to: texts + nameMax)
+        }
+        tls.pointee.texts = texts
+        tls.pointee.peer = PeerTLS(
+            version: session.version, cipher: session.cipher,
+            serverName: UnsafeBufferPointer(start: texts, count: nameBytes),
+            certificateText: UnsafeBufferPointer(start: texts + nameMax, count: textBytes),
+            verifiesClients: session.verifiesPeer)
+        connection.pointee.peer.tlsEstablished(tls.peer)
+        updateTimer(connection)
+    }
+
+    /// Looks whether a client has ended its TLS while nothing is wanted of it: a close_notify is no FIN, and no
+    /// readiness tells of it (rule 9). What else comes is kept, a little of it.
+    func readAhead(_ connection: DownstreamPointer) {
+        var reads = 0
+        while connection.pointee.state.contains(.mayRead), connection.pointee.phase == .exchanging,
+            connection.pointee.inbound.count < Self.aheadBytesMax
+        {
+            guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
+            switch receiveTLS(connection) {
+            case .bytes(let input, let isScratch):
+                keep(input, from: 0, isScratch: isScratch, in: &connection.pointee.inbound)
+            case .nothing: break
+            case .ended:
+                inputEnded(connection)
+                return
+            case .broken:
+                downstreamBroke(connection)
+                return
+            }
+        }
+    }
+
+    private static var aheadBytesMax: Int { 4096 }
+
+    /// Reads what a server has sent by TLS.
+    func receiveTLS(_ connection: UpstreamPointer) -> ReadOutcome {
+        guard let tls = connection.pointee.tls else { preconditionFailure("no session") }
+        let outcome = receiveTLS(
+            &tls.pointee, connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.outbound,
+            &connection.pointee.state, truncationMatters: true)
+        switch outcome {
+        case .read(let read): return read
+        case .failed: return .broken
+        }
+    }
+
+    // MARK: Writing
+
+    /// Encrypts and writes what a turn has collected, behind what waits already.
+    func sendTLS(
+        _ gather: Gather, _ session: inout TLSSession, to socket: Int32, _ outbound: inout Outbound,
+        _ state: inout SocketState
+    ) -> WriteOutcome {
+        guard session.maySend else { return .broken }
+        let isEncrypted = gather.forEachPiece { piece in
+            do {
+                try session.send(piece, nowMilliseconds: nowMilliseconds)
+                return true
+            } catch {
+                return false
+            }
+        }
+        let count = gather.byteCount
+        guard isEncrypted else {
+            tlsEngine.clearOutput()
+            return .broken
+        }
+        guard sendOutput(to: socket, &outbound, &state) else { return .broken }
+        return outbound.isEmpty ? .all(count) : .some(count)
+    }
+
+    /// Sends the engine's output, or lets it wait.
+    /// - Returns: false if the connection is broken.
+    private func sendOutput(to socket: Int32, _ outbound: inout Outbound, _ state: inout SocketState) -> Bool {
+        let output = tlsEngine.output
+        guard let base = output.baseAddress, output.count > 0 else { return true }
+        defer { tlsEngine.clearOutput() }
+        guard !state.contains(.isBroken) else { return false }
+        var sent = 0
+        if outbound.isEmpty, state.contains(.mayWrite) {
+            switch Socket.send(socket, base, count: output.count) {
+            case .bytes(let count): sent = count
+            case .wouldBlock: break
+            case .ended: preconditionFailure("a write finds no end")
+            case .failed(let number):
+                noteBreak(number, &state)
+                return false
+            }
+            if sent == output.count { return true }
+            state.remove(.mayWrite)
+        }
+        pool.append(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(output)[sent...]), to: &outbound.buffer)
+        return true
+    }
+
+    /// Ends our direction by a close_notify.
+    /// - Returns: whether all of it is out, so that a FIN may follow.
+    func endSendingTLS(
+        _ session: inout TLSSession, to socket: Int32, _ outbound: inout Outbound, _ state: inout SocketState
+    ) -> Bool {
+        session.endSending()
+        return sendOutput(to: socket, &outbound, &state) && outbound.isEmpty
+    }
+
+    // MARK: The end
+
+    /// Lets a client's session go. A client that can still hear it is told of the end.
+    func endTLS(_ connection: DownstreamPointer) {
+        guard let tls = connection.pointee.tls else { return }
+        connection.pointee.tls = nil
+        if connection.pointee.outbound.isEmpty, !connection.pointee.endsByReset,
+            !connection.pointee.state.contains(.isBroken)
+        {
+            _ = endSendingTLS(
+                &tls.pointee.session, to: connection.pointee.socket, &connection.pointee.outbound,
+                &connection.pointee.state)
+        }
+        tls.pointee.session.destroy()
+        tls.pointee.texts?.deallocate()
+        tls.deinitialize(count: 1)
+        tls.deallocate()
+    }
+
+    /// Lets a server's session go.
+    func endTLS(_ connection: UpstreamPointer) {
+        guard let tls = connection.pointee.tls else { return }
+        connection.pointee.tls = nil
+        if connection.pointee.outbound.isEmpty, !connection.pointee.endsByReset,
+            !connection.pointee.state.contains(.isBroken)
+        {
+            _ = endSendingTLS(
+                &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        }
+        tls.pointee.destroy()
+        tls.deinitialize(count: 1)
+        tls.deallocate()
+    }
+
+    // MARK: The handshake with a server
+
+    /// The connection is there: TLS begins on it.
+    func beginTLS(_ connection: UpstreamPointer, _ peer: TLSClientPeer) {
+        guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
+        guard var session = TLSSession(client: peer, tlsEngine) else {
+            seekingFailed(exchange, .outOfResources)
+            return
+        }
+        let input = session.start()
+        let tls = UnsafeMutablePointer<TLSSession>.allocate(capacity: 1)
+        tls.initialize(to: session)
+        connection.pointee.tls = tls
+        connection.pointee.state.insert(.isTLS)
+        connection.pointee.phase = .handshaking
+        let isSent = sendOutput(
+            to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        if case .failed(let failure) = input { handshakeFailed(exchange, failure) }
+        if case .needsInput = input, !isSent { seekingFailed(exchange, .connectRefused) }
+    }
+
+    /// Bytes of the server's handshake may be there.
+    func continueHandshake(_ connection: UpstreamPointer) {
+        guard let exchange = connection.pointee.exchange, let tls = connection.pointee.tls else {
+            preconditionFailure("a handshake for nobody")
+        }
+        while connection.pointee.state.contains(.mayRead) {
+            let outcome = receiveTLS(
+                &tls.pointee, connection.pointee.socket, into: &connection.pointee.inbound,
+                &connection.pointee.outbound, &connection.pointee.state, truncationMatters: true)
+            switch outcome {
+            case .read(.nothing): break
+            case .failed(let failure):
+                handshakeFailed(exchange, failure)
+                return
+            case .read(.bytes), .read(.ended), .read(.broken):
+                // Nothing was asked yet, so nothing may be answered.
+                hot.pointee.tlsFailureText = "the server ended the connection, or spoke first"
+                seekingFailed(exchange, .tlsFailed)
+                hot.pointee.tlsFailureText = nil
+                return
+            }
+            if tls.pointee.isEstablished {
+                connectionMade(connection)
+                return
+            }
+        }
+    }
+
+    private func handshakeFailed(_ exchange: ExchangePointer, _ failure: TLSFailure) {
+        hot.pointee.tlsFailureText = failure.description
+        seekingFailed(exchange, Failure(failure))
+        hot.pointee.tlsFailureText = nil
+    }
+}
+
+extension UnsafeMutablePointer<ClientTLS> {
+    /// The place of what requests tell.
+    fileprivate var peer: UnsafePointer<PeerTLS> {
+        let offset = MemoryLayout<ClientTLS>.offset(of: \.peer).unsafelyUnwrapped
+        return UnsafePointer((UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: PeerTLS.self))
+    }
+}
+
+extension Failure {
+    /// What a failed handshake with a server means.
+    init(_ failure: TLSFailure) {
+        switch failure.kind {
+        case .certificateMissing, .certificateUntrusted, .certificateExpired, .certificateNameMismatch,
+            .certificateInvalid:
+            self = .tlsCertificateRefused
+        case .alertReceived: self = .tlsAlertReceived
+        case .plainHTTP, .notTLS, .noSharedVersion, .noSharedCipher, .noSharedProtocol, .closedInHandshake, .badRecord,
+            .protocolError, .internalError:
+            self = .tlsFailed
+        }
+    }
+}
