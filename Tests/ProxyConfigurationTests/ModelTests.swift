@@ -34,7 +34,8 @@ import Testing
         #expect(
             listener.timers
                 == DownstreamTimers(
-                    requestHeadMilliseconds: 10_000, keepaliveMilliseconds: 75_000, requestIdleMilliseconds: 60_000,
+                    requestHeadMilliseconds: 10_000, handshakeMilliseconds: 10_000, keepaliveMilliseconds: 75_000,
+                    requestIdleMilliseconds: 60_000,
                     requestBytesPerSecondMin: nil, requestMilliseconds: nil, sendIdleMilliseconds: 60_000))
         #expect(listener.via == "headfirst")
         #expect(listener.errorFormat == .text)
@@ -225,14 +226,14 @@ import Testing
     @Test func clientSettingsComeFromTheListenerThenTheTop() throws {
         let text = """
             request_head_timeout 1s; keepalive_timeout 1s; request_idle_timeout 1s; request_min_rate 1; request_timeout 1s;
-            send_idle_timeout 1s; request_head_max 1k; fields_max 10; request_target_max 256; via top;
+            send_idle_timeout 1s; tls_handshake_timeout 1s; request_head_max 1k; fields_max 10; request_target_max 256; via top;
             trusted_proxies 10.0.0.0/8 unix:;
             listener a {
                 bind 1; route / { respond 200; }
             }
             listener b {
                 request_head_timeout off; keepalive_timeout 2s; request_idle_timeout off; request_min_rate 2k;
-                request_timeout off; send_idle_timeout off; request_head_max 2k; fields_max 20; request_target_max 1k;
+                request_timeout off; send_idle_timeout off; tls_handshake_timeout 3s; request_head_max 2k; fields_max 20; request_target_max 1k;
                 via proxy.example:8080; trusted_proxies ::1;
                 bind 2; route / { respond 200; }
             }
@@ -242,11 +243,13 @@ import Testing
         #expect(
             listeners[0].timers
                 == DownstreamTimers(
-                    requestHeadMilliseconds: 1000, keepaliveMilliseconds: 1000, requestIdleMilliseconds: 1000,
+                    requestHeadMilliseconds: 1000, handshakeMilliseconds: 1000, keepaliveMilliseconds: 1000,
+                    requestIdleMilliseconds: 1000,
                     requestBytesPerSecondMin: 1, requestMilliseconds: 1000, sendIdleMilliseconds: 1000))
         #expect(
             listeners[1].timers
-                == DownstreamTimers(keepaliveMilliseconds: 2000, requestBytesPerSecondMin: 2048))
+                == DownstreamTimers(
+                    handshakeMilliseconds: 3000, keepaliveMilliseconds: 2000, requestBytesPerSecondMin: 2048))
         #expect(listeners[0].limits == RequestLimits(headBytesMax: 1024, fieldsMax: 10, targetBytesMax: 256))
         #expect(listeners[1].limits == RequestLimits(headBytesMax: 2048, fieldsMax: 20, targetBytesMax: 1024))
         #expect(listeners.map(\.via) == ["top", "proxy.example:8080", nil])
