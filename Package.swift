@@ -16,11 +16,11 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
-        // The command: run, check, demo; exit codes.
+        // The command: run, check, explain, demo; exit codes.
         .executableTarget(
             name: "headfirst",
             dependencies: [
-                "ProxyRuntime", "ProxyConfiguration", "DemoOrigin",
+                "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "EventLoop", "DemoOrigin",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

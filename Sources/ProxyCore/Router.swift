@@ -161,6 +161,12 @@ public struct Router {
         isCatchAll ? routes.baseAddress.map { UnsafePointer($0) } : search(head)
     }
 
+    /// Where a route stands among all of the listener's: those of its hosts in the order of the file.
+    func position(of route: UnsafePointer<CompiledRoute>) -> Int? {
+        guard let base = routes.baseAddress else { return nil }
+        return UnsafePointer(base).distance(to: route)
+    }
+
     private func search(_ head: Head) -> UnsafePointer<CompiledRoute>? {
         let storage = head.storage
         let bytes = storage.pointee.bytes

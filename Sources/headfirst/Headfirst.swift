@@ -18,6 +18,8 @@ struct Headfirst: ParsableCommand {
               headfirst demo                      See it at work.
               headfirst check proxy.conf          Every mistake, with line and column.
               headfirst run --config proxy.conf   Serve.
+              headfirst explain --config proxy.conf GET http://localhost:8080/
+                                                  What would become of this request.
 
             SIGNALS:
               SIGTERM, SIGINT   Stop when running exchanges have ended, at the latest
@@ -30,7 +32,7 @@ struct Headfirst: ParsableCommand {
               78   The configuration is wrong or missing.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Check.self, Demo.self])
+        subcommands: [Run.self, Check.self, Explain.self, Demo.self])
 
     static func main() {
         // A reader of our output that is gone, or a peer behind splice, is an error of a call and no reason to die.

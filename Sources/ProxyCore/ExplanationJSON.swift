@@ -1,0 +1,180 @@
+// An explanation for programs: one JSON object (RFC 8259). Durations are milliseconds, sizes bytes; what is off or not
+// known is null.
+
+import HTTPSemantics
+import ProxyConfiguration
+
+/// A value of JSON, with the members of objects in an order that people can read.
+indirect enum JSONValue {
+    case null
+    case bool(Bool)
+    case integer(Int)
+    case string(String)
+    case array([JSONValue])
+    case object([(String, JSONValue)])
+
+    init(_ number: Int?) { self = number.map { .integer($0) } ?? .null }
+    init(_ text: String?) { self = text.map { .string($0) } ?? .null }
+    init(_ texts: [String]) { self = .array(texts.map { .string($0) }) }
+
+    /// The text, with two spaces for each level.
+    func text(indentation: Int = 0) -> String {
+        let inner = String(repeating: " ", count: indentation + 2)
+        let outer = String(repeating: " ", count: indentation)
+        switch self {
+        case .null: return "null"
+        case .bool(let value): return value ? "true" : "false"
+        case .integer(let value): return "\(value)"
+        case .string(let value): return Self.quoted(value)
+        case .array(let values):
+            if values.isEmpty { return "[]" }
+            return "[\n" + values.map { inner + $0.text(indentation: indentation + 2) }.joined(separator: ",\n")
+                + "\n\(outer)]"
+        case .object(let members):
+            if members.isEmpty { return "{}" }
+            return "{\n"
+                + members.map { inner + Self.quoted($0.0) + ": " + $0.1.text(indentation: indentation + 2) }
+                .joined(separator: ",\n") + "\n\(outer)}"
+        }
+    }
+
+    private static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case "\r": quoted += "\\r"
+            case "\n": quoted += "\\n"
+            case "\t": quoted += "\\t"
+            case _ where scalar.value < 0x20 || scalar.value == 0x7F:
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}
+
+extension Explanation {
+    /// The whole, for programs.
+    public var json: String {
+        JSONValue.object([
+            ("request", .string(String(decoding: request.bytes, as: UTF8.self))),
+            ("client", .object([("address", .string(client)), ("trusted", .bool(clientIsTrusted))])),
+            (
+                "listener",
+                .object([
+                    ("name", .string(listener.name)), ("binds", JSONValue(listener.binds.map(\.endpoint.text))),
+                    ("chosen_by", .string(listenerChoice.rawValue)),
+                ])
+            ),
+            ("route", routeJSON), ("upstream", upstreamJSON), ("outcome", outcomeJSON),
+            ("stand_ins", JSONValue(standIns)),
+            (
+                "conduct",
+                .object(
+                    conduct.map { row in
+                        (row.subject.lowercased().split(separator: " ").joined(separator: "_"), .string(row.text))
+                    })
+            ),
+            ("limits", .array(limits.map(\.json))), ("timers", .array(timers.map(\.json))),
+            ("may_hold_back", JSONValue(mayHoldBack)),
+        ]).text()
+    }
+
+    private var routeJSON: JSONValue {
+        guard let matched else { return .null }
+        let action: String
+        switch matched.route.action {
+        case .upstream: action = "upstream"
+        case .respond: action = "respond"
+        case .redirect: action = "redirect"
+        case .dial: action = "dial"
+        }
+        return .object([
+            ("name", .string(matched.route.name)), ("hosts", JSONValue(matched.hosts)), ("action", .string(action)),
+            ("file", .string(matched.route.location.file)), ("line", .integer(matched.route.location.line)),
+            ("column", .integer(matched.route.location.column)),
+            ("retries", .integer(matched.route.forwarding.retriesMax)),
+        ])
+    }
+
+    private var upstreamJSON: JSONValue {
+        guard let upstream = matched?.upstream else { return .null }
+        return .object([
+            ("name", .string(upstream.name)),
+            (
+                "servers",
+                .array(
+                    upstream.servers.map { server in
+                        .object([
+                            ("address", .string(server.endpoint.text)), ("weight", .integer(server.weight)),
+                            ("max_exchanges", JSONValue(server.exchangesMax)),
+                            ("family", .string(server.family.rawValue)),
+                        ])
+                    })
+            ),
+            ("balance", .string(upstream.balance.rawValue)),
+            (
+                "keepalive",
+                .object([
+                    ("connections", .integer(upstream.keepalive.connectionsMax)),
+                    ("idle_milliseconds", JSONValue(upstream.keepalive.idleMilliseconds)),
+                    ("requests", JSONValue(upstream.keepalive.requestsMax)),
+                    ("age_milliseconds", JSONValue(upstream.keepalive.ageMilliseconds)),
+                ])
+            ),
+        ])
+    }
+
+    private var outcomeJSON: JSONValue {
+        switch outcome {
+        case .forwarded: .object([("kind", .string("forwarded")), ("head", .string(outcomeText))])
+        case .dialled:
+            .object([("kind", .string("dialled")), ("status", .integer(200)), ("response", .string(outcomeText))])
+        case .answered(let status, _):
+            .object([
+                ("kind", .string("answered")), ("status", .integer(Int(status))), ("response", .string(outcomeText)),
+            ])
+        case .refused(let failure, let fault, _):
+            .object([
+                ("kind", .string("refused")), ("status", .integer(Int(failure.status(fault)))),
+                ("reason", .string(failure.logName.description)),
+                ("proxy_status_error", .string(failure.proxyStatusError(fault).description)),
+                ("details", .string(failure.explanation(fault).description)), ("response", .string(outcomeText)),
+            ])
+        }
+    }
+}
+
+extension ExplainedLimit {
+    fileprivate var json: JSONValue {
+        .object([
+            ("name", .string(name)), ("max", JSONValue(max)), ("unit", .string(unit.rawValue)),
+            ("used", JSONValue(used)), ("beyond", .string(beyond)), ("status", JSONValue(status.map(Int.init))),
+        ])
+    }
+}
+
+extension ExplainedTimer {
+    fileprivate var json: JSONValue {
+        var milliseconds: Int?
+        var total: Int?
+        var rate: Int?
+        switch value {
+        case .off: break
+        case .milliseconds(let time): milliseconds = time
+        case .idleAndTotalMilliseconds(let idle, let all): (milliseconds, total) = (idle, all)
+        case .bytesPerSecond(let bytes): rate = bytes
+        }
+        var members: [(String, JSONValue)] = [("name", .string(name)), ("milliseconds", JSONValue(milliseconds))]
+        if let total { members.append(("total_milliseconds", .integer(total))) }
+        if let rate { members.append(("bytes_per_second", .integer(rate))) }
+        members += [
+            ("phase", .string(phase)), ("expiry", .string(expiry)), ("status", JSONValue(status.map(Int.init))),
+        ]
+        return .object(members)
+    }
+}
