@@ -32,6 +32,8 @@ package enum ResolutionFailure: Error, Sendable, Equatable, CustomStringConverti
     case malformedAnswer
     /// A text that is no domain name.
     case invalidName
+    /// More names wait to be looked up once than are let wait.
+    case tooManyWaiting
     /// The lookup could not be made on this machine; c-ares's code.
     case notMade(code: Int32)
 
@@ -44,6 +46,7 @@ package enum ResolutionFailure: Error, Sendable, Equatable, CustomStringConverti
         case .unanswered: "no name server could be reached, or all of them failed"
         case .malformedAnswer: "the name server's answer is malformed"
         case .invalidName: "not a domain name"
+        case .tooManyWaiting: "too many names wait to be looked up"
         case .notMade(let code): "the lookup could not be made (c-ares error \(code))"
         }
     }
@@ -83,6 +86,10 @@ package struct ResolverTiming: Sendable {
 
     /// Lookups that run at once; each holds a socket or two.
     package static let lookupsMax = 64
+    /// Of these, lookups that are made once: what clients ask for leaves room for the servers' names.
+    package static let onceLookupsMax = 48
+    /// Names that are to be looked up once, waiting and running.
+    package static let onceCountMax = 512
     /// Addresses of one name; a longer answer is cut.
     package static let addressesMax = 256
 

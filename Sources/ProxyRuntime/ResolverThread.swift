@@ -42,6 +42,9 @@ private struct ResolverLoop {
     private let settings: ResolverLookup.Settings
     private var names: [WatchToken: WatchedName] = [:]
     private var runningCount = 0
+    /// Of these, those that are made once; and how many there are of them, running or not.
+    private var runningOnceCount = 0
+    private var onceCount = 0
     private var isStopping = false
 
     init(mailbox: ResolverMailbox, settings: ResolverLookup.Settings) {
@@ -62,19 +65,36 @@ private struct ResolverLoop {
 
     private mutating func commandReceived(_ command: ResolverCommand) {
         switch command {
+        case .watch(_, let watch) where watch.isOnce && onceCount >= ResolverTiming.onceCountMax:
+            watch.onChange(.failed(.tooManyWaiting))
         case .watch(let token, let watch):
+            if watch.isOnce { onceCount += 1 }
             names[token] = WatchedName(watch: watch, dueMilliseconds: monotonicMilliseconds())
         case .unwatch(let token):
-            if names.removeValue(forKey: token)?.lookup != nil { runningCount -= 1 }
+            guard let name = names.removeValue(forKey: token) else { break }
+            if name.watch.isOnce { onceCount -= 1 }
+            if name.lookup != nil { ended(name.watch) }
         case .stop:
             isStopping = true
         }
     }
 
+    private func mayStart(_ watch: ResolverWatch) -> Bool {
+        runningCount < ResolverTiming.lookupsMax
+            && (!watch.isOnce || runningOnceCount < ResolverTiming.onceLookupsMax)
+    }
+
+    private mutating func ended(_ watch: ResolverWatch) {
+        runningCount -= 1
+        if watch.isOnce { runningOnceCount -= 1 }
+    }
+
     private mutating func startDue() {
         let now = monotonicMilliseconds()
-        for token in names.keys where runningCount < ResolverTiming.lookupsMax {
-            guard let name = names[token], name.lookup == nil, name.dueMilliseconds <= now else { continue }
+        // In the order in which they were asked for, so that none waits for ever.
+        let due = names.filter { $0.value.lookup == nil && $0.value.dueMilliseconds <= now }.keys
+        for token in due.sorted(by: { $0.number < $1.number }) {
+            guard let name = names[token], mayStart(name.watch) else { continue }
             let lookup = ResolverLookup(name: name.watch.name, family: name.watch.family, settings: settings)
             if let result = lookup.result {
                 // /etc/hosts, a loopback name, or a failure of our own: nothing was sent.
@@ -82,6 +102,7 @@ private struct ResolverLoop {
             } else {
                 names[token]?.lookup = lookup
                 runningCount += 1
+                if name.watch.isOnce { runningOnceCount += 1 }
             }
         }
     }
@@ -94,7 +115,7 @@ private struct ResolverLoop {
         let now = monotonicMilliseconds()
         for name in names.values {
             guard let lookup = name.lookup else {
-                if runningCount < ResolverTiming.lookupsMax { wakeNoLaterThan(name.dueMilliseconds) }
+                if mayStart(name.watch) { wakeNoLaterThan(name.dueMilliseconds) }
                 continue
             }
             for (descriptor, events) in lookup.interests {
@@ -113,11 +134,11 @@ private struct ResolverLoop {
     private mutating func proceed(_ ready: [Int32: Int16]) {
         guard runningCount > 0 else { return }
         for token in names.keys {
-            guard let lookup = names[token]?.lookup else { continue }
+            guard let name = names[token], let lookup = name.lookup else { continue }
             lookup.proceed(ready)
             guard let result = lookup.result else { continue }
             names[token]?.lookup = nil
-            runningCount -= 1
+            ended(name.watch)
             lookupEnded(token, result)
         }
     }
@@ -145,6 +166,7 @@ private struct ResolverLoop {
         }
         if change == name.told { change = nil }
         if let change { name.told = change }
+        if name.watch.isOnce { onceCount -= 1 }
         names[token] = name.watch.isOnce ? nil : name
         if let firstFailure { name.watch.onFailure(firstFailure) }
         if let change { name.watch.onChange(change) }

@@ -82,7 +82,12 @@ extension Worker {
                 dialNext(exchange, dial)
             }
         case .failed(let failure):
-            seekingFailed(exchange, failure == .timedOut ? .nameTimedOut : .nameNotFound)
+            switch failure {
+            case .timedOut: seekingFailed(exchange, .nameTimedOut)
+            case .tooManyWaiting: seekingFailed(exchange, .outOfResources)
+            case .notFound, .serverFailed, .refused, .unanswered, .malformedAnswer, .invalidName, .notMade:
+                seekingFailed(exchange, .nameNotFound)
+            }
         }
     }
 

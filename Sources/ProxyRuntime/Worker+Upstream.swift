@@ -71,7 +71,9 @@ extension Worker {
     /// Does whatever is possible now.
     func resumeUpstream(_ connection: UpstreamPointer) {
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
-        if connection.pointee.state.contains(.isBroken), connection.pointee.sentBytes == 0 {
+        if connection.pointee.state.contains(.isBroken), connection.pointee.sentBytes == 0,
+            !exchange.pointee.machine.hasAnswered
+        {
             let actions = exchange.pointee.machine.upstreamFailed(.closedBeforeResponse, nothingSent: true)
             perform(actions, for: exchange)
             return

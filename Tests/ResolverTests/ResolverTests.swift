@@ -305,6 +305,49 @@ struct ResolverTests {
         server.stop()
     }
 
+    @Test func aNameCanBeLookedUpOnce() async throws {
+        let server = FakeNameServer { question in
+            question.name == "bad.test" ? .code(3) : .addresses([address("192.0.2.1")], ttlSeconds: 1)
+        }
+        let bench = try Bench(server)
+        for (name, expected) in [
+            ("good.test", ResolutionOutcome.addresses([address("192.0.2.1")])), ("bad.test", .failed(.notFound)),
+        ] {
+            let (outcomes, continuation) = AsyncStream.makeStream(of: ResolutionOutcome.self)
+            _ = bench.resolver.lookUp(name: name, family: .ipv4) { continuation.yield($0) }
+            var iterator = outcomes.makeAsyncIterator()
+            #expect(await iterator.next(isolation: #isolation) == expected)
+        }
+        // Another name's answers tell that time has passed, several TTLs of it.
+        var other = bench.watch("other.test")
+        let asked = server.askedCount("good.test")
+        #expect(await other.next() == found("192.0.2.1"))
+        #expect(server.askedCount("good.test") == asked)
+        bench.resolver.stop()
+        server.stop()
+    }
+
+    /// What clients ask for may wait for answers that never come; the servers' names do not wait for them.
+    @Test func lookupsMadeOnceLeaveRoomForTheOthers() async throws {
+        let server = FakeNameServer { question in
+            question.name.hasPrefix("silent") ? .silence : .addresses([address("192.0.2.1")], ttlSeconds: 1)
+        }
+        let bench = try Bench(server, timing: ResolverTiming())
+        let (refusals, continuation) = AsyncStream.makeStream(of: ResolutionOutcome.self)
+        for index in 0...ResolverTiming.onceCountMax {
+            _ = bench.resolver.lookUp(name: "silent\(index).test", family: .ipv4) { continuation.yield($0) }
+        }
+        var iterator = refusals.makeAsyncIterator()
+        #expect(await iterator.next(isolation: #isolation) == .failed(.tooManyWaiting))
+        var watch = bench.watch("server.test")
+        let clock = ContinuousClock()
+        let start = clock.now
+        #expect(await watch.next() == found("192.0.2.1"))
+        #expect(clock.now - start < .seconds(2))
+        bench.resolver.stop()
+        server.stop()
+    }
+
     @Test func stoppingDoesNotWaitForAnswers() async throws {
         let server = FakeNameServer { _ in .silence }
         let bench = try Bench(server, timing: ResolverTiming())
