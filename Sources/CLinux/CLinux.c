@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length) {
@@ -21,6 +22,8 @@ int headfirst_connect(int socket, const struct sockaddr_storage *address, sockle
 int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length) {
     return getsockname(socket, (struct sockaddr *)address, length);
 }
+
+int headfirst_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 
 int headfirst_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC); }
 

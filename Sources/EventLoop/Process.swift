@@ -132,6 +132,15 @@ public enum Process {
         return max(1, count)
     }
 
+    /// A file that is nowhere but in memory, with these bytes; it lives as long as the process.
+    /// - Returns: a path that this process can open it by.
+    public static func memoryFile(named name: String, _ bytes: [UInt8]) throws(SystemError) -> String {
+        let file = headfirst_memory_file(name)
+        if file < 0 { throw .last("memfd_create") }
+        guard write(file, bytes, bytes.count) == bytes.count else { throw .last("write") }
+        return "/proc/self/fd/\(file)"
+    }
+
     /// The number that a file of /proc or /sys holds.
     static func number(in path: String) -> Int? { firstLine(path).flatMap { Int($0) } }
 

@@ -200,3 +200,18 @@ import Testing
         client.close()
     }
 }
+
+@Suite struct DemoCommandTests {
+    @Test(arguments: [false, true])
+    func theDemoShowsItselfAndEnds(tls: Bool) throws {
+        let command = Command(["demo", "--bind", "127.0.0.1:0"] + (tls ? ["--tls"] : []))
+        let line = try command.output.line(with: "\(tls ? "https" : "http")://127.0.0.1:")
+        let port = try #require(UInt16(line.split { $0 == ":" || $0 == "/" }.last ?? ""))
+        let client = try Address.ipv4(port: port).connect()
+        try client.send(head("GET /no-such-page HTTP/1.1", "Host: demo"))
+        // In clear a port that speaks TLS says what is wrong.
+        #expect(try client.head().status == (tls ? 400 : 404))
+        command.signal(SIGTERM)
+        #expect(try command.exitCode() == 0)
+    }
+}

@@ -53,6 +53,7 @@ static inline ssize_t headfirst_splice(int source, int destination, size_t count
     return syscall(SYS_splice, source, NULL, destination, NULL, count, 3);
 }
 
+int headfirst_memory_file(const char *name);
 int headfirst_pipe(int ends[2]);
 int headfirst_set_pipe_capacity(int pipe, int bytes);
 int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length);
