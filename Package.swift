@@ -48,10 +48,11 @@ let package = Package(
         // Ciphertext <-> plaintext. No I/O but the reading of PEM files.
         .target(name: "TLS", dependencies: ["COpenSSL"], swiftSettings: strict),
         // Buffers, pools, slab.
-        .target(name: "Bytes", swiftSettings: strict),
+        .target(name: "Bytes", dependencies: ["CVector"], swiftSettings: strict),
 
         // C shims: each is imported by exactly one Swift target.
         .target(name: "CLinux"),
+        .target(name: "CVector"),
         .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
 

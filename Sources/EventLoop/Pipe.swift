@@ -47,13 +47,17 @@ public struct PipePool {
         var free: [(readEnd: Int32, writeEnd: Int32)] = []
         var heldCount = 0
         /// How many there may be, held and free.
-        var countMax: Int
+        let countMax: Int
+        /// So many requests for a pipe are refused before another is made: the kernel gave a small one.
+        var refusalCount = 0
     }
 
     /// What one pipe takes, in bytes. A larger one saves no more calls than it costs in caches.
     public static var capacityBytes: Int { 256 << 10 }
     /// A pipe this small, which the kernel gives to a user who has many, is not worth it.
     private static var capacityBytesMin: Int { 64 << 10 }
+    /// How long, in requests, nothing is asked of a kernel that had only a small pipe to give.
+    private static var refusalsMax: Int { 1000 }
     /// Pipes that are kept though nobody needs them now.
     private static var freeCountMax: Int { 8 }
 
@@ -84,15 +88,19 @@ public struct PipePool {
     private func take() -> (readEnd: Int32, writeEnd: Int32)? {
         if let free = storage.pointee.free.popLast() { return free }
         guard storage.pointee.heldCount < storage.pointee.countMax else { return nil }
+        if storage.pointee.refusalCount > 0 {
+            storage.pointee.refusalCount -= 1
+            return nil
+        }
         var ends: (Int32, Int32) = (-1, -1)
         let made = withUnsafeMutableBytes(of: &ends) {
             headfirst_pipe($0.baseAddress?.assumingMemoryBound(to: Int32.self))
         }
         guard made == 0 else { return nil }
-        // A user who has many pipes may get a small one; then no more are made.
+        // A user who has many pipes may get a small one; then no more are made for a while.
         if headfirst_set_pipe_capacity(ends.0, Int32(Self.capacityBytes)) < Self.capacityBytesMin {
             Self.close(ends.0, ends.1)
-            storage.pointee.countMax = storage.pointee.heldCount
+            storage.pointee.refusalCount = Self.refusalsMax
             return nil
         }
         return (ends.0, ends.1)

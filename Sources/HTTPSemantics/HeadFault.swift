@@ -52,6 +52,8 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
     case trailers
     /// Max-Forwards is no number.
     case maxForwards
+    /// CONNECT with content.
+    case connectContent
     /// HTTP in clear, where TLS was expected.
     case plainHTTP
 
@@ -65,7 +67,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .expectation: 417
         case .startLine, .method, .target, .status, .lineEnd, .fieldName, .fieldValue, .folding, .lookalikeName,
             .hostMissing, .hostTwice, .host, .contentLength, .transferEncoding, .framingConflict, .nomination, .chunk,
-            .trailers, .maxForwards, .plainHTTP:
+            .trailers, .maxForwards, .connectContent, .plainHTTP:
             400
         }
     }
@@ -98,6 +100,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .chunk: "the chunked coding is malformed"
         case .trailers: "the trailer section is malformed"
         case .maxForwards: "Max-Forwards is malformed"
+        case .connectContent: "CONNECT has no content"
         case .plainHTTP: "HTTP in clear was sent to a port that speaks TLS; use https"
         }
     }

@@ -219,7 +219,7 @@ private enum Decision {
     private init(connect head: Head, _ route: UnsafePointer<CompiledRoute>?, _ snapshot: Snapshot) {
         guard head.storage.pointee.framing == .none else {
             // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
-            self = .refuse(.requestRefused, .framingConflict)
+            self = .refuse(.requestRefused, .connectContent)
             return
         }
         switch route?.pointee.action {

@@ -74,7 +74,7 @@ extension Worker {
         let exchange = addExchange(connection, listener, route, dials: rules != nil)
         if head.storage.pointee.framing != .none {
             // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
-            perform(exchange.pointee.machine.refused(.requestRefused, fault: .framingConflict), for: exchange)
+            perform(exchange.pointee.machine.refused(.requestRefused, fault: .connectContent), for: exchange)
         } else if let rules {
             beginDialling(exchange, rules: rules)
         } else if case .upstream(let index)? = route?.pointee.action {
