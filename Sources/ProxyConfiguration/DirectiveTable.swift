@@ -114,7 +114,7 @@ extension Directive {
         .structure(
             "tls", [.listener], "[NAME ...]", arity: 0...1024, isBlock: true,
             "How the listener's `bind ... tls` speak to clients: the one without a name to all that ask for no other, one "
-                + "with names (`*.example.com` is one label) to clients that ask for these. A request whose Host "
+                + "with names (`*.example.com` is every name below, as in `host`) to clients that ask for these. A request whose Host "
                 + "belongs to another `tls` than its connection is 421."),
         .structure(
             "tls", [.upstream], arity: 0...0, isBlock: true, repeats: false,

@@ -2,7 +2,7 @@
 
 /// `tls [NAME ...] { ... }` in a listener: how its TLS binds speak to clients that ask for these hosts, or for any.
 public struct ServerTLS: Sendable, Equatable {
-    /// Lower-case names; `*.example.com` stands for one label more. Empty: the listener's first, for all others.
+    /// Lower-case names; `*.example.com` stands for every name below. Empty: the listener's first, for all others.
     public var hosts: [String]
     /// At least one.
     public var certificates: [CertificateFiles]

@@ -195,6 +195,8 @@ public struct Router {
     private func table(ofHost host: UnsafePointer<UInt8>, count: Int) -> Int? {
         // A name may end in the dot of the root.
         let count = count > 1 && host[count - 1] == UInt8(ascii: ".") ? count - 1 : count
+        // No name is longer (RFC 1035 section 2.3.4), and the search is bounded by it. TLS policies have the same bound.
+        guard count <= 255 else { return nil }
         func hash(from start: Int) -> UInt64 {
             var hash = RollingHash()
             for index in start..<count { hash.add(Head.lowercase(host[index])) }

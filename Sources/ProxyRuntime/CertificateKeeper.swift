@@ -10,7 +10,7 @@ import TLS
 /// See the head of the file.
 struct CertificateKeeper {
     /// How often files are looked at.
-    static let intervalMilliseconds = 1000
+    static let intervalMilliseconds: UInt64 = 1000
 
     private let shared: SharedState
     private let logger: Logger
@@ -22,7 +22,10 @@ struct CertificateKeeper {
     private var lastStamps: FileStamps
 
     /// Whether there is anything to look after.
-    var hasWork: Bool { !readStamps.isEmpty }
+    var hasWork: Bool {
+        shared.configuration.listeners.contains { !$0.tls.isEmpty }
+            || shared.configuration.upstreams.contains { $0.tls != nil }
+    }
 
     /// - Parameters:
     ///   - material: what was read at the start.

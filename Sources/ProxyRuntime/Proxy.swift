@@ -167,11 +167,11 @@ private final class RunningProxy {
 
     func waitForEnd(_ signals: borrowing Signals) {
         var deadline: UInt64?
+        var nextLook = certificates.hasWork ? milliseconds + CertificateKeeper.intervalMilliseconds : .max
         while runningWorkers > 0 {
-            let untilDeadline = deadline.map { max(0, Int($0) - Int(Clock.monotonicMicroseconds() / 1000)) }
-            let untilLook = certificates.hasWork ? CertificateKeeper.intervalMilliseconds : nil
-            let timeout = min(untilDeadline ?? .max, untilLook ?? .max)
-            switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout == .max ? nil : timeout) {
+            let next = min(deadline ?? .max, nextLook)
+            let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
+            switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
             case .reload:
                 logger.info("reading certificates again")
                 certificates.readAgain()
@@ -179,17 +179,22 @@ private final class RunningProxy {
                 if deadline == nil {
                     logger.info("stopping: running exchanges may end")
                     tellAll(.drain)
-                    deadline = Clock.monotonicMicroseconds() / 1000 + UInt64(shutdownGraceMilliseconds)
+                    deadline = milliseconds + UInt64(shutdownGraceMilliseconds)
                 } else {
                     logger.notice("stopping at once")
                     tellAll(.stop)
                 }
-            case .timedOut where timeout != untilDeadline: certificates.look()
-            case .timedOut:
+            case .timedOut: break
+            case .woken: readMessages()
+            }
+            if milliseconds >= nextLook {
+                certificates.look()
+                nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
+            }
+            if let over = deadline, milliseconds >= over {
                 logger.notice("shutdown_grace is over; what still runs is ended")
                 tellAll(.stop)
-                deadline = .max / 2
-            case .woken: readMessages()
+                deadline = .max
             }
         }
         accessLog?.stop()
@@ -197,6 +202,8 @@ private final class RunningProxy {
         // What they had to say last.
         readMessages()
     }
+
+    private var milliseconds: UInt64 { Clock.monotonicMicroseconds() / 1000 }
 
     private func tellAll(_ message: WorkerMessage) {
         for mailbox in shared.mailboxes { mailbox.post(message) }

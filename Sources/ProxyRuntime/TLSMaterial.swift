@@ -221,7 +221,4 @@ struct FileStamps: Equatable {
             look(tls.authorityFile)
         }
     }
-
-    /// Whether no file is named at all.
-    var isEmpty: Bool { stamps.isEmpty }
 }

@@ -197,6 +197,8 @@ extension Worker {
             // Nothing is awaited from the client: should the timer that still runs end, it means nothing.
             connection.pointee.timerPurpose = .none
         } else if connection.pointee.phase != .closed {
+            // Only what the client takes postpones the moment at which it has taken nothing for too long.
+            if connection.pointee.timerPurpose == .sending, !connection.pointee.outbound.isEmpty { return }
             updateTimer(connection)
         }
     }

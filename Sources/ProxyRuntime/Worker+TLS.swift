@@ -67,15 +67,17 @@ extension Worker {
         let received = session.receive(
             UnsafeBufferPointer(start: UnsafePointer(cipherScratch), count: count), isLast: isLast, into: room,
             capacity: roomBytes)
+        let answerBytes = tlsEngine.output.count
         if !sendOutput(to: socket, &outbound, &state), received.plaintextBytes == 0 { return .read(.broken) }
+        guard mayAnswer(answerBytes, &session, outbound) else { return .read(.broken) }
         switch received.input {
         case .needsInput: break
         case .needsRoom: precondition(isLast, "there was room for all of it")
         case .ended, .truncated:
-            // What came before the end is told first; the end by the next call.
+            // What came before the end is told first. The end is told by every call from now on: no readiness will, to
+            // who asks later.
             state.insert(.mayRead)
             if received.plaintextBytes == 0 {
-                state.remove(.mayRead)
                 return .read(truncationMatters && session.isTruncated ? .broken : .ended)
             }
         case .failed(let failure):
@@ -94,6 +96,17 @@ extension Worker {
         inbound.end += UInt32(received.plaintextBytes)
         return .read(.bytes(inbound.bytes, isScratch: false))
     }
+
+    /// Counts what reading alone has made us say, key updates for instance, to a peer that does not listen.
+    /// - Returns: false if that is more than anybody honest asks for.
+    private func mayAnswer(_ bytes: Int, _ session: inout TLSSession, _ outbound: Outbound) -> Bool {
+        guard bytes > 0 else { return true }
+        session.unreadAnswerBytes = outbound.isEmpty ? 0 : session.unreadAnswerBytes + bytes
+        return session.unreadAnswerBytes <= Self.unreadAnswerBytesMax
+    }
+
+    /// A handshake's flight with a long chain of certificates fits.
+    private static var unreadAnswerBytesMax: Int { 64 << 10 }
 
     /// Reads what a client has sent by TLS.
     func receiveTLS(_ connection: DownstreamPointer) -> ReadOutcome {
@@ -151,12 +164,15 @@ extension Worker {
         updateTimer(connection)
     }
 
-    /// Looks whether a client has ended its TLS while nothing is wanted of it: a close_notify is no FIN, and no
-    /// readiness tells of it (rule 9). What else comes is kept, a little of it.
+    /// Looks whether a client has ended its TLS while its answer is owed: a close_notify is no FIN, and no readiness
+    /// tells of it (rule 9). What else comes, requests behind this one, is kept, a little of it. A tunnel is read to its
+    /// end in turn, and so is a request.
     func readAhead(_ connection: DownstreamPointer) {
         var reads = 0
         while connection.pointee.state.contains(.mayRead), connection.pointee.phase == .exchanging,
-            connection.pointee.inbound.count < Self.aheadBytesMax
+            connection.pointee.inbound.count < Self.aheadBytesMax, let exchange = connection.pointee.exchange,
+            exchange.pointee.machine.requestSide == .ended, !exchange.pointee.machine.isTunnel,
+            !(connection.pointee.tls?.pointee.session.inputIsOver ?? true)
         {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch receiveTLS(connection) {
@@ -164,7 +180,7 @@ extension Worker {
                 keep(input, from: 0, isScratch: isScratch, in: &connection.pointee.inbound)
             case .nothing: break
             case .ended:
-                inputEnded(connection)
+                perform(exchange.pointee.machine.clientEnded(), for: exchange)
                 return
             case .broken:
                 downstreamBroke(connection)
@@ -184,6 +200,28 @@ extension Worker {
         switch outcome {
         case .read(let read): return read
         case .failed: return .broken
+        }
+    }
+
+    /// Whether anything but TLS's own messages has come from a server that nobody asked anything. Nothing of it goes to
+    /// the scratch, where a request's head may lie.
+    func hasNewsBehindTLS(_ connection: UpstreamPointer) -> Bool {
+        guard let tls = connection.pointee.tls else { preconditionFailure("no session") }
+        while true {
+            switch Socket.receive(connection.pointee.socket, into: cipherScratch, capacity: scratchCapacity) {
+            case .bytes(let count):
+                var byte: UInt8 = 0
+                let received = tls.pointee.receive(
+                    UnsafeBufferPointer(start: UnsafePointer(cipherScratch), count: count), isLast: false, into: &byte,
+                    capacity: 1)
+                let isSent = sendOutput(
+                    to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+                guard received.input == .needsInput, received.plaintextBytes == 0, isSent else { return true }
+            case .wouldBlock:
+                connection.pointee.state.remove(.mayRead)
+                return !connection.pointee.outbound.isEmpty
+            case .ended, .failed: return true
+            }
         }
     }
 

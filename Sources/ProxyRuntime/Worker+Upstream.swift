@@ -515,11 +515,7 @@ extension Worker {
             connection.pointee.state.remove(.mayRead)
             return Socket.hasNews(connection.pointee.socket)
         }
-        connection.pointee.state.insert(.mayRead)
-        while connection.pointee.state.contains(.mayRead) {
-            guard case .nothing = receiveTLS(connection) else { return true }
-        }
-        return false
+        return hasNewsBehindTLS(connection)
     }
 
     func closeUpstream(_ connection: UpstreamPointer) {

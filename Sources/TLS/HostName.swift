@@ -1,5 +1,6 @@
-// Names of hosts as bytes: what is one, and a table that finds who serves it. A wildcard stands for exactly one label,
-// the leftmost (RFC 6125 section 6.4.3, RFC 9525 section 6.3); letters are compared without case.
+// Names of hosts as bytes: what is one, and a table that finds who serves it. A certificate's wildcard stands for exactly
+// one label, the leftmost (RFC 6125 section 6.4.3, RFC 9525 section 6.3); a policy's for every name below, as in the
+// configuration's `host`. Letters are compared without case.
 
 enum HostName {
     /// The longest name that is looked at (RFC 1035 section 2.3.4).
@@ -93,15 +94,22 @@ struct HostNameTable {
     }
 
     /// The number of a name, exact before wildcard; -1 if there is none. One dot at the end is not looked at.
-    func value(of host: UnsafeBufferPointer<UInt8>) -> Int {
+    /// - Parameter atAnyDepth: whether a wildcard stands for every name below, the longest first, or for one label.
+    func value(of host: UnsafeBufferPointer<UInt8>, atAnyDepth: Bool = false) -> Int {
         var name = host
         if name.last == UInt8(ascii: ".") { name = UnsafeBufferPointer(rebasing: name[..<(name.count - 1)]) }
         guard name.count > 0, name.count <= HostName.bytesMax else { return -1 }
         let exact = find(name, HostName.hash(name), isWildcard: false)
         if exact >= 0 || !hasWildcards { return exact }
-        guard let dot = name.firstIndex(of: UInt8(ascii: ".")), dot > 0, dot + 1 < name.count else { return -1 }
-        let parent = UnsafeBufferPointer(rebasing: name[(dot + 1)...])
-        return find(parent, HostName.hash(parent), isWildcard: true)
+        for dot in name.indices where name[dot] == UInt8(ascii: ".") {
+            if dot > 0, dot + 1 < name.count {
+                let parent = UnsafeBufferPointer(rebasing: name[(dot + 1)...])
+                let found = find(parent, HostName.hash(parent), isWildcard: true)
+                if found >= 0 { return found }
+            }
+            if !atAnyDepth { return -1 }
+        }
+        return -1
     }
 
     private func find(_ name: UnsafeBufferPointer<UInt8>, _ hash: UInt64, isWildcard: Bool) -> Int {

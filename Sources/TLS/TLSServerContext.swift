@@ -177,7 +177,7 @@ package struct TLSServerContext: @unchecked Sendable {
 
     /// The policy for a host: that which names it, or else the first.
     static func policyIndex(for host: UnsafeBufferPointer<UInt8>, _ storage: UnsafeMutablePointer<Storage>) -> Int {
-        storage.pointee.policies.count == 1 ? 0 : max(0, storage.pointee.hosts.value(of: host))
+        storage.pointee.policies.count == 1 ? 0 : max(0, storage.pointee.hosts.value(of: host, atAnyDepth: true))
     }
 
     // MARK: What OpenSSL calls

@@ -62,6 +62,8 @@ package struct TLSSession {
     private var emptyRecordCount: UInt8 = 0
     private var countedPlaintextBytes: UInt32 = 0
     private var keyRecordCount: UInt32 = 0
+    /// What the peer was answered and has not taken, as far as the connection counts it.
+    package var unreadAnswerBytes = 0
 
     private init?(_ context: OpaquePointer, _ engine: TLSEngine) {
         ERR_clear_error()

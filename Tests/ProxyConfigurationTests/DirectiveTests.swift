@@ -127,7 +127,7 @@ import Testing
         Case(.listener, "bind 65536;", "1:6: expected a port from 0 to 65535, not \"65536\""),
         Case(.listener, "bind 0.0.0.0:1;", "1:6: this address is bound twice; first at proxy.conf:2:1"),
         Case(.listener, "bind 2 backlog=0;", "1:8: 0 is out of range; it can be from 1 to 65535"),
-        Case(.listener, "bind 2 tls;", "1:8: \"bind\" has no option \"tls\"; write: bind ADDRESS [backlog=N];"),
+        Case(.listener, "bind 2 tsl;", "1:8: \"bind\" has no option \"tsl\"; did you mean \"tls\"?"),
         Case(.listener, "host a { }", "1:1: this host has no route"),
         Case(
             .listener, "host { route / { respond 200; } }",

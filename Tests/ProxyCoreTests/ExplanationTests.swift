@@ -286,7 +286,7 @@ private func head(_ lines: String...) -> String { lines.joined(separator: "\r\n"
         #expect(try refusal(try explain("CONNECT", "db.test:80", in: allowing)).0 == .connectForbidden)
         #expect(try refusal(try explain("CONNECT", "nonsense", in: allowing)).0 == .requestRefused)
         let framed = try explain("CONNECT", "db.test:443", "Content-Length: 0", in: allowing)
-        #expect(try refusal(framed) == (.requestRefused, .framingConflict))
+        #expect(try refusal(framed) == (.requestRefused, .connectContent))
         let dialled = try explain("CONNECT", "db.test:443", in: allowing)
         guard case .dialled = dialled.outcome else {
             Issue.record("\(dialled.outcome)")
