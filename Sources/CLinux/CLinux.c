@@ -33,6 +33,8 @@ int headfirst_unacknowledged(int socket, int *bytes) { return ioctl(socket, SIOC
 
 int headfirst_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 
+int headfirst_replace(int descriptor, int by) { return dup3(by, descriptor, O_CLOEXEC); }
+
 int headfirst_name_thread(pthread_t thread, const char *name) { return pthread_setname_np(thread, name); }
 
 int headfirst_affinity_count(void) {

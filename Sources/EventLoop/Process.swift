@@ -132,6 +132,15 @@ public enum Process {
         return max(1, count)
     }
 
+    /// Lets a descriptor stand for what another one does, which is closed. Who writes to it meanwhile writes to the one
+    /// or to the other.
+    public static func replace(_ descriptor: Int32, by other: Int32) throws(SystemError) {
+        let result = headfirst_replace(descriptor, other)
+        let error = SystemError.last("dup3")
+        close(other)
+        if result < 0 { throw error }
+    }
+
     /// A file that is nowhere but in memory, with these bytes; it lives as long as the process.
     /// - Returns: a path that this process can open it by.
     public static func memoryFile(named name: String, _ bytes: [UInt8]) throws(SystemError) -> String {

@@ -66,6 +66,8 @@ public struct Peer: @unchecked Sendable {
         }
     }
 
+    /// The minor version of its TLS 1.x; nil in clear. Unlike `tls` it can be kept.
+    public private(set) var tlsMinorVersion: UInt8?
     /// Whether what a request says of it has its usual form: the text is kept for IPv4 addresses alone, which are also
     /// all that Forwarded takes without quotes, and no certificate is told of.
     public private(set) var isUsual: Bool
@@ -80,6 +82,7 @@ public struct Peer: @unchecked Sendable {
     /// A TLS handshake with it is over.
     public mutating func tlsEstablished(_ tls: UnsafePointer<PeerTLS>) {
         self.tls = tls
+        tlsMinorVersion = tls.pointee.version.last.map { $0 &- UInt8(ascii: "0") }
         if !tls.pointee.certificateText.isEmpty { isUsual = false }
     }
 

@@ -98,6 +98,13 @@ struct AccessLogFormatter {
         let userAgent = strings.next(lengths.userAgent)
         let referer = strings.next(lengths.referer)
         out.append(record.isHTTP10 ? ",\"protocol\":\"HTTP/1.0\"" : ",\"protocol\":\"HTTP/1.1\"")
+        if let minor = record.peer.tlsMinorVersion {
+            out.append(",\"tls\":\"1.")
+            out.append(decimal: UInt64(minor))
+            out.append("\"")
+        } else {
+            out.append(",\"tls\":null")
+        }
         out.append(",\"status\":")
         out.append(decimal: UInt64(record.status))
         writeNumber(",\"request_bytes\":", record.requestContentBytes, to: &out)

@@ -10,8 +10,7 @@ import Synchronization
 /// The access log's thread and the rings to it.
 final class AccessLogThread: Sendable {
     let rings: [LogRing]
-    private let descriptor: Int32
-    private let ownsDescriptor: Bool
+    private let file: LogFile
     private let formatter: AccessLogFormatter
     private let wakeUp: WakeUp
     private let isAsleep = Atomic<Bool>(false)
@@ -36,13 +35,7 @@ final class AccessLogThread: Sendable {
         _ destination: LogDestination, format: AccessLogFormat, workerCount: Int,
         onTrouble: @escaping @Sendable (String) -> Void
     ) throws(SystemError) {
-        switch destination {
-        case .standardOutput: (descriptor, ownsDescriptor) = (1, false)
-        case .standardError: (descriptor, ownsDescriptor) = (2, false)
-        case .file(let path):
-            descriptor = try LogFile.open(path)
-            ownsDescriptor = true
-        }
+        file = try LogFile(destination)
         formatter = AccessLogFormatter(format: format)
         rings = (0..<workerCount).map { _ in LogRing(capacity: Self.ringBytes) }
         wakeUp = try WakeUp()
@@ -53,7 +46,8 @@ final class AccessLogThread: Sendable {
         }
     }
 
-    deinit { if ownsDescriptor { close(descriptor) } }
+    /// The file is opened again by its name: who rotates logs has moved the old one away.
+    func reopen() throws(SystemError) { try file.reopen() }
 
     /// A worker wrote into its ring. The fence stands against its fellow in `run`: either the worker sees that the
     /// thread sleeps, or the thread sees the record before it does.
@@ -121,11 +115,11 @@ final class AccessLogThread: Sendable {
     private func write(_ out: inout ByteWriter) {
         var start = 0
         while start < out.count {
-            let written = Glibc.write(descriptor, out.base + start, out.count - start)
+            let written = Glibc.write(file.descriptor, out.base + start, out.count - start)
             if written > 0 {
                 start += written
             } else if errno == EAGAIN {
-                var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                var entry = pollfd(fd: file.descriptor, events: Int16(POLLOUT), revents: 0)
                 poll(&entry, 1, 100)
             } else if errno != EINTR {
                 // A line that was cut counts, too.
@@ -151,15 +145,5 @@ final class AccessLogThread: Sendable {
     private struct LossReport {
         var lostCount = 0
         var nextMicroseconds: UInt64 = 0
-    }
-}
-
-/// Files that logs are appended to.
-enum LogFile {
-    /// Opens a file for appending; makes it if it is missing.
-    static func open(_ path: String) throws(SystemError) -> Int32 {
-        let descriptor = Glibc.open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
-        if descriptor < 0 { throw SystemError("open", number: errno) }
-        return descriptor
     }
 }

@@ -10,11 +10,11 @@ import ProxyConfiguration
 struct ErrorLogHandler: LogHandler {
     var metadata: Logger.Metadata = [:]
     var logLevel: Logger.Level
-    private let descriptor: Int32
+    private let file: LogFile
     private let format: ErrorLogFormat
 
-    init(descriptor: Int32, format: ErrorLogFormat, level: Logger.Level) {
-        self.descriptor = descriptor
+    init(_ file: LogFile, format: ErrorLogFormat, level: Logger.Level) {
+        self.file = file
         self.format = format
         logLevel = level
     }
@@ -37,7 +37,7 @@ struct ErrorLogHandler: LogHandler {
             for (key, value) in all { line += ",\(Self.quoted(key)):\(Self.quoted("\(value)"))" }
             line += "}"
         }
-        Self.write(line, to: descriptor)
+        Self.write(line, to: file.descriptor)
     }
 
     /// The most that a pipe takes without blocking when it says that it is writable (PIPE_BUF).
@@ -92,13 +92,7 @@ struct ErrorLogHandler: LogHandler {
 /// Makes the error log of a configuration.
 enum ErrorLog {
     /// A logger.
-    static func make(_ configuration: ProxyConfiguration.ErrorLog) throws(SystemError) -> Logger {
-        let descriptor: Int32
-        switch configuration.destination {
-        case .standardOutput: descriptor = 1
-        case .standardError: descriptor = 2
-        case .file(let path): descriptor = try LogFile.open(path)
-        }
+    static func make(_ configuration: ProxyConfiguration.ErrorLog, to file: LogFile) -> Logger {
         let level: Logger.Level =
             switch configuration.level {
             case .debug: .debug
@@ -108,7 +102,7 @@ enum ErrorLog {
             case .error: .error
             }
         return Logger(label: "headfirst") { _ in
-            ErrorLogHandler(descriptor: descriptor, format: configuration.format, level: level)
+            ErrorLogHandler(file, format: configuration.format, level: level)
         }
     }
 }

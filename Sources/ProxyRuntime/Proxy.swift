@@ -23,18 +23,20 @@ public enum Proxy {
         let control = try StartupError.during("cannot start") { () throws(SystemError) in
             try Mailbox<ControlMessage>()
         }
-        let logger: Logger
+        let errorLog: LogFile
         do {
-            logger = try ErrorLog.make(configuration.errorLog)
+            errorLog = try LogFile(configuration.errorLog.destination)
         } catch {
             throw StartupError("cannot open the error log", error)
         }
+        let logger = ErrorLog.make(configuration.errorLog, to: errorLog)
         let workerCount = configuration.workers ?? Process.availableProcessors()
         let descriptorsMax = Process.raiseDescriptorLimit()
         let sockets = try ListeningSockets(configuration, workerCount: workerCount)
         defer { for path in sockets.paths { Socket.removePath(path) } }
         let running = try RunningProxy(
-            configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, sockets, control: control, logger)
+            configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, sockets, control: control,
+            errorLog, logger)
         logger.info(
             "started",
             metadata: [
@@ -50,6 +52,7 @@ public enum Proxy {
 /// The threads of a proxy, seen from the control thread.
 private final class RunningProxy {
     private let shared: SharedState
+    private let errorLog: LogFile
     private let logger: Logger
     private let resolver: Resolver?
     private let accessLog: AccessLogThread?
@@ -62,8 +65,9 @@ private final class RunningProxy {
 
     init(
         _ configuration: Configuration, workerCount: Int, descriptorsMax: Int, _ sockets: ListeningSockets,
-        control: Mailbox<ControlMessage>, _ logger: Logger
+        control: Mailbox<ControlMessage>, _ errorLog: LogFile, _ logger: Logger
     ) throws(StartupError) {
+        self.errorLog = errorLog
         self.logger = logger
         shutdownGraceMilliseconds = configuration.shutdownGraceMilliseconds
         do {
@@ -172,9 +176,7 @@ private final class RunningProxy {
             let next = min(deadline ?? .max, nextLook)
             let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
             switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
-            case .reload:
-                logger.info("reading certificates again")
-                certificates.readAgain()
+            case .reload: reload()
             case .terminate:
                 if deadline == nil {
                     logger.info("stopping: running exchanges may end")
@@ -201,6 +203,22 @@ private final class RunningProxy {
         resolver?.stop()
         // What they had to say last.
         readMessages()
+    }
+
+    /// SIGHUP: logs are opened again, certificates read again.
+    private func reload() {
+        do {
+            try errorLog.reopen()
+        } catch {
+            logger.error("the error log cannot be opened again", metadata: ["reason": "\(error.reason)"])
+        }
+        do {
+            try accessLog?.reopen()
+        } catch {
+            logger.error("the access log cannot be opened again", metadata: ["reason": "\(error.reason)"])
+        }
+        logger.info("logs were opened again")
+        if certificates.hasWork { certificates.readAgain() }
     }
 
     private var milliseconds: UInt64 { Clock.monotonicMicroseconds() / 1000 }

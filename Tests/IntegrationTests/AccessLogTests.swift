@@ -24,7 +24,7 @@ import Testing
             "client": "127.0.0.1", "method": "POST", "target": "/a?b", "host": "test", "protocol": "HTTP/1.1",
             "status": "200", "request_bytes": "3", "response_bytes": "5", "listener": "main", "route": "/",
             "upstream": "origin", "server": origin.address.text, "tries": "1", "reused": "false",
-            "request_id": "id-1", "user_agent": "agent", "referer": "there", "termination": "complete",
+            "tls": "null", "request_id": "id-1", "user_agent": "agent", "referer": "there", "termination": "complete",
         ]
         for (key, value) in expected { #expect(first[key] == value, "\(key)") }
         for key in ["request", "connect", "interim", "head", "content", "total"] {
@@ -187,5 +187,44 @@ import Testing
         client.close()
         proxy.terminate()
         #expect(try proxy.command.exitCode(milliseconds: 3000) == 0)
+    }
+
+    /// Lines of every file whose name begins so.
+    private func lineCount(_ folder: Folder, _ names: [String]) -> Int {
+        names.reduce(0) { sum, name in
+            let file = open("\(folder.path)/\(name)", O_RDONLY | O_CLOEXEC)
+            guard file >= 0 else { return sum }
+            defer { close(file) }
+            var room = [UInt8](repeating: 0, count: 4 << 20)
+            return sum + room[..<max(0, read(file, &room, room.count))].count { $0 == 10 }
+        }
+    }
+
+    @Test func rotatingLosesNoRecord() throws {
+        let folder = Folder()
+        let proxy = try Headfirst(
+            configuration: """
+                workers 2; access_log $FOLDER/access.log; error_log stderr;
+                listener main { bind 127.0.0.1:0; route / { respond 200; } }
+                """, folder: folder)
+        let client = try proxy.connect()
+        var names = ["access.log"]
+        let (rounds, requests) = (40, 25)
+        for round in 0..<rounds {
+            let old = "access.log.\(round)"
+            names.append(old)
+            #expect(rename("\(folder.path)/access.log", "\(folder.path)/\(old)") == 0)
+            proxy.command.signal(SIGHUP)
+            for _ in 0..<requests {
+                try client.ask()
+                _ = try client.response()
+            }
+            // The next file has to be there before it can be moved.
+            let deadline = Now.milliseconds + 4000
+            while access("\(folder.path)/access.log", F_OK) != 0, Now.milliseconds < deadline { usleep(1000) }
+        }
+        let deadline = Now.milliseconds + 4000
+        while lineCount(folder, names) < rounds * requests, Now.milliseconds < deadline { usleep(10_000) }
+        #expect(lineCount(folder, names) == rounds * requests)
     }
 }
