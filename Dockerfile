@@ -1,4 +1,5 @@
-# Built with the whole toolchain, run with the binary, c-ares, OpenSSL and what the C++ runtime needs.
+# Built with the whole toolchain, run with the binary, c-ares, OpenSSL, what the C++ runtime needs, and the authorities
+# that upstreams' certificates are verified against.
 FROM swift:6.3-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libc-ares-dev libssl-dev \
@@ -15,7 +16,7 @@ RUN swift build -c release --static-swift-stdlib --product headfirst \
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libc-ares2 libssl3 libstdc++6 \
+    && apt-get install -y --no-install-recommends ca-certificates libc-ares2 libssl3 libstdc++6 \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY docs/container/proxy.conf /etc/headfirst/proxy.conf
 COPY --from=build /out/headfirst /usr/local/bin/headfirst

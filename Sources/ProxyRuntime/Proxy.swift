@@ -44,6 +44,7 @@ public enum Proxy {
                 "descriptors_max": "\(descriptorsMax)", "connections_max": "\(running.connectionsMax)",
             ])
         onReady(sockets.names)
+        running.serviceManager.tell(.ready)
         running.waitForEnd(signals)
         logger.info("stopped")
     }
@@ -52,6 +53,7 @@ public enum Proxy {
 /// The threads of a proxy, seen from the control thread.
 private final class RunningProxy {
     private let shared: SharedState
+    let serviceManager = ServiceManager()
     private let errorLog: LogFile
     private let logger: Logger
     private let resolver: Resolver?
@@ -179,6 +181,7 @@ private final class RunningProxy {
             case .reload: reload()
             case .terminate:
                 if deadline == nil {
+                    serviceManager.tell(.stopping)
                     logger.info("stopping: running exchanges may end")
                     tellAll(.drain)
                     deadline = milliseconds + UInt64(shutdownGraceMilliseconds)
@@ -207,6 +210,8 @@ private final class RunningProxy {
 
     /// SIGHUP: logs are opened again, certificates read again.
     private func reload() {
+        serviceManager.tell(.reloading)
+        defer { serviceManager.tell(.ready) }
         do {
             try errorLog.reopen()
         } catch {

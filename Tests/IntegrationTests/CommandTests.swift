@@ -201,6 +201,42 @@ import Testing
     }
 }
 
+@Suite struct ServiceManagerTests {
+    /// systemd's side of sd_notify(3).
+    @Test(arguments: ["/", "@"])
+    func theServiceManagerIsToldOfEachState(kind: String) throws {
+        let folder = Folder()
+        let name = kind == "/" ? "\(folder.path)/notify" : "@headfirst-test-\(getpid())-notify"
+        let listening = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        defer { close(listening) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(name.utf8)) }
+        if kind == "@" { address.sun_path.0 = 0 }
+        let length = socklen_t(MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2) + socklen_t(name.utf8.count)
+        let isBound = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(listening, $0, length) == 0 }
+        }
+        #expect(isBound)
+        func next() -> String {
+            var entry = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
+            guard poll(&entry, 1, 4000) > 0 else { return "nothing" }
+            var room = [UInt8](repeating: 0, count: 256)
+            return String(decoding: room[..<max(0, recv(listening, &room, room.count, 0))], as: UTF8.self)
+        }
+        let file = folder.write(
+            "workers 1; access_log off; listener main { bind 127.0.0.1:0; route / { respond 200; } }", to: "p.conf")
+        let command = Command(["run", file], environment: ["NOTIFY_SOCKET=\(name)"])
+        #expect(next() == "READY=1")
+        command.signal(SIGHUP)
+        #expect(next().hasPrefix("RELOADING=1\nMONOTONIC_USEC="))
+        #expect(next() == "READY=1")
+        command.signal(SIGTERM)
+        #expect(next() == "STOPPING=1")
+        #expect(try command.exitCode() == 0)
+    }
+}
+
 @Suite struct DemoCommandTests {
     @Test(arguments: [false, true])
     func theDemoShowsItselfAndEnds(tls: Bool) throws {
