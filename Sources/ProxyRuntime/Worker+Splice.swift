@@ -27,8 +27,10 @@ private enum MoveOutcome {
 extension Worker {
     /// Less than this to come is copied.
     static var splicedBytesMin: UInt64 { 64 << 10 }
-    /// A tunnel that moves less than this at a time is copied again.
-    private static var bulkBytesMin: Int { 16 << 10 }
+    /// A tunnel that brings so much at a time is in full flow,
+    static var bulkBytesMin: Int { 16 << 10 }
+    /// and one that moves less than this is copied again: a short read says by itself that nothing is left.
+    private static var trickleBytesMax: Int { 4 << 10 }
     /// What counts as one read of a round.
     private static var bytesOfOneRead: Int { 64 << 10 }
 
@@ -69,13 +71,28 @@ extension Worker {
         from source: Int32, _ sourceState: inout SocketState, countMax: UInt64, to destination: Int32,
         _ outbound: inout Outbound, _ destinationState: inout SocketState
     ) -> MoveOutcome {
+        var result = pipes.receive(source, count: Int(clamping: countMax), into: &outbound.piped)
+        switch result {
+        case .wouldBlock, .ended:
+            let outcome = whatIsThere(source, &sourceState)
+            guard case .bytes = outcome else { return outcome }
+            // They may have come only now.
+            result = pipes.receive(source, count: Int(clamping: countMax), into: &outbound.piped)
+        case .bytes, .failed, .unavailable, .unsupported: break
+        }
         let received: Int
-        switch pipes.receive(source, count: Int(clamping: countMax), into: &outbound.piped) {
-        case .bytes(let count): received = count
-        case .wouldBlock, .ended: return whatIsThere(source, &sourceState)
+        switch result {
+        case .bytes(let count):
+            received = count
+            // Less than was asked for may be all there is; to look costs less than to try again.
+            if count < PipePool.capacityBytes, UInt64(count) < countMax, case .wouldBlock = Socket.peek(source) {
+                sourceState.remove(.mayRead)
+            }
         case .failed: return .broken
         case .unavailable: return .unavailable
-        case .unsupported:
+        case .unsupported, .wouldBlock, .ended:
+            // There are bytes, and a splice does not find them: it never passes an urgent byte (RFC 9293 section 3.8.5),
+            // whatever lies behind it.
             sourceState.insert(.cannotSplice)
             return .unavailable
         }
@@ -101,13 +118,10 @@ extension Worker {
         }
     }
 
-    /// A splice found nothing, or the end. It never passes an urgent byte (RFC 9293 section 3.8.5) and tells the same
-    /// before one, whatever lies behind it: then the rest is copied.
+    /// A splice found nothing, or the end. Neither is believed before a look: see `move`.
     private func whatIsThere(_ source: Int32, _ state: inout SocketState) -> MoveOutcome {
         switch Socket.peek(source) {
-        case .bytes:
-            state.insert(.cannotSplice)
-            return .unavailable
+        case .bytes(let count): return .bytes(count)
         case .wouldBlock:
             state.remove(.mayRead)
             return .nothing
@@ -143,7 +157,7 @@ extension Worker {
             } else if !downstream.pointee.outbound.isEmpty {
                 clientBecameFull(downstream)
             }
-            if !isSized, count < Self.bulkBytesMin { connection.pointee.state.remove(.splices) }
+            if !isSized, count < Self.trickleBytesMax { connection.pointee.state.remove(.splices) }
             if isTunnel {
                 exchange.pointee.machine.tunnelBytesReceived(count, from: .server, now: nowMicroseconds)
             } else {
@@ -193,7 +207,7 @@ extension Worker {
             }
             if isTunnel {
                 exchange.pointee.machine.tunnelBytesReceived(count, from: .client, now: nowMicroseconds)
-                if count < Self.bulkBytesMin { connection.pointee.state.remove(.splices) }
+                if count < Self.trickleBytesMax { connection.pointee.state.remove(.splices) }
                 updateTimer(upstream)
                 return true
             }

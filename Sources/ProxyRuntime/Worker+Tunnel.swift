@@ -25,7 +25,7 @@ extension Worker {
         let fits = upstreamGather.append(base, count: bytes.count)
         precondition(fits, "a turn begins with an empty gather")
         flush(upstream)
-        if bytes.count == scratchCapacity { noteBulk(of: exchange.pointee.downstream, exchange) }
+        if bytes.count >= Self.bulkBytesMin { noteBulk(of: exchange.pointee.downstream, exchange) }
         updateTimer(upstream)
     }
 
@@ -38,7 +38,7 @@ extension Worker {
         flush(exchange.pointee.downstream)
         guard let upstream = exchange.pointee.upstream else { return }
         updateTimer(upstream)
-        if bytes.count == scratchCapacity { noteBulk(of: upstream, exchange) }
+        if bytes.count >= Self.bulkBytesMin { noteBulk(of: upstream, exchange) }
     }
 
     /// The client's end of a tunnel is broken: the server gets what waits for it, then a reset.

@@ -313,7 +313,7 @@ extension Worker {
                 if connection.pointee.decoder.endedWithContent() {
                     endResponse(exchange, connection, hasSurplus: offset < input.count)
                 } else if connection.pointee.decoder.contentRemaining >= Self.splicedBytesMin
-                    || (count == scratchCapacity && connection.pointee.decoder.isUntilClose)
+                    || (count >= Self.bulkBytesMin && connection.pointee.decoder.isUntilClose)
                 {
                     noteBulk(of: connection, exchange)
                 }
