@@ -3,7 +3,7 @@
 The head leaves one side; its content follows only 400 ms later, or as soon as the head has arrived. A proxy that
 waits for content is seen as about 400 ms, one that corks its socket as about 200 ms.
 """
-import contextlib, select, socket, statistics, time
+import contextlib, select, socket, ssl, statistics, time
 
 HELD = 0.4                                  # seconds until the content follows
 SAMPLES, SECONDS = 400, 5                   # of each row: whichever is reached first, but at least 10 samples
@@ -32,6 +32,24 @@ def no_delay(connection):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(10)
     return connection
+
+
+def plain_connection(port):
+    return no_delay(socket.create_connection(("127.0.0.1", port)))
+
+
+def take_tickets(client):
+    """Reads what TLS sends behind its handshake: it is no head."""
+    if not isinstance(client, ssl.SSLSocket):
+        return
+    client.settimeout(0)
+    try:
+        if client.recv(1):
+            raise NoAnswer("bytes came before the head was sent")
+    except ssl.SSLWantReadError:
+        pass
+    finally:
+        client.settimeout(10)
 
 
 class Origin:
@@ -82,14 +100,15 @@ def arrives(connection, seconds):
     return time.perf_counter() if ready else None
 
 
-def response_sample(port, origin, answer):
+def response_sample(port, origin, answer, connect):
     head, content, closes = answer
-    with no_delay(socket.create_connection(("127.0.0.1", port))) as client:
+    with connect(port) as client:
         client.sendall(GET)
         found = origin.next_head(10)
         if not found:
             raise NoAnswer("no request reached the origin")
         upstream = found[0]
+        take_tickets(client)                # the proxy sent them before it read the request
         left = time.perf_counter()
         upstream.sendall(head)
         at = arrives(client, HELD)
@@ -102,9 +121,9 @@ def response_sample(port, origin, answer):
         return at - left
 
 
-def request_sample(port, origin, request):
+def request_sample(port, origin, request, connect):
     head, content = request
-    with no_delay(socket.create_connection(("127.0.0.1", port))) as client:
+    with connect(port) as client:
         left = time.perf_counter()
         client.sendall(head)
         found = origin.next_head(HELD)
@@ -125,10 +144,10 @@ def request_sample(port, origin, request):
         return at - left
 
 
-def sample(port, origin, name):
+def sample(port, origin, name, connect):
     if name in ANSWERS:
-        return response_sample(port, origin, ANSWERS[name])
-    return request_sample(port, origin, REQUESTS[name])
+        return response_sample(port, origin, ANSWERS[name], connect)
+    return request_sample(port, origin, REQUESTS[name], connect)
 
 
 def row(take):
@@ -145,20 +164,27 @@ def cell(samples):
 
 
 def table(contenders):
-    """Prints how long each contender holds heads; `none` is the same measure without a proxy."""
+    """Prints how long each contender holds heads; `none` is the same measure without a proxy.
+
+    A contender's class may have its own `connect`. Gives the medians in seconds by label, a row each.
+    """
     print("\nhead latency in ms, median / 99th percentile; content follows %d ms after the head" % (HELD * 1e3))
     rows = list(ANSWERS) + list(REQUESTS)
-    columns = {}
+    columns, medians = {}, {}
     for label, peer, variant in [("none", None, "")] + contenders:
-        found = columns[label] = []
+        found, middle = columns.setdefault(label, []), medians.setdefault(label, [])
+        connect = getattr(peer, "connect", plain_connection)
         with contextlib.ExitStack() as stack:
             origin = stack.enter_context(contextlib.closing(Origin()))
             port = stack.enter_context(peer(origin.port, variant=variant)).port if peer else origin.port
             try:
                 for name in rows:
-                    found.append(cell(row(lambda: sample(port, origin, name))))
+                    samples = row(lambda: sample(port, origin, name, connect))
+                    found.append(cell(samples))
+                    middle.append(statistics.median(samples))
             except (NoAnswer, OSError) as error:
                 found.append("failed: %s" % error)
     print("%-26s" % "" + "".join("%22s" % label for label in columns))
     for at, name in enumerate(rows):
         print("%-26s" % name + "".join("%22s" % (c[at] if at < len(c) else "-") for c in columns.values()))
+    return medians

@@ -1,6 +1,6 @@
 """Memory and stability of the proxy, each measure with a stated bound and a verdict; exit status 1 if one fails.
 
-    scripts/soak [idle|stalled|million|keepalive|descriptors|websockets ...] [--of NAME] [--install]
+    scripts/soak [idle|stalled|million|keepalive|descriptors|websockets|tls ...] [--of NAME] [--install]
                                                                             (all, if none is named)
 
 idle         5,000 idle keep-alive connections after one request each: at most 512 bytes of RSS for each
@@ -12,10 +12,14 @@ descriptors  a limit of 64 descriptors and 100 clients: accepting pauses without
 websockets   9,000 WebSockets (--count): idle, at most 1 KiB of RSS for each; a 16 KiB message there and back through
              each, nothing lost, no more RSS kept than 1 KiB for each; closed, and as many again: no growth,
              and no descriptor kept
+tls          2,000 idle connections of TLS: at most 16 KiB of RSS for each, and no more than nginx's; 20,000 handshakes
+             (--handshakes), good and given up: at most 1 MiB more; certificates that are replaced under load
+             (--replacements, 20): nothing fails; clients that read nothing; handshakes cut at every byte and garbage:
+             closed in time, others undisturbed, no descriptor kept
 """
 import argparse, random, socket, subprocess, sys, threading, time
 
-import exchange, origins, peers, tunnels
+import exchange, origins, peers, tlssoak, tunnels
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -280,8 +284,14 @@ def websockets(peer, count):
     yield alive, "the process lives"
 
 
+def tls(peer, handshakes, replacements):
+    if peer is not peers.Headfirst:
+        raise Skipped("only Headfirst is measured, and nginx beside it")
+    yield from tlssoak.measures(settled, handshakes, replacements)
+
+
 MEASURES = {measure.__name__: measure
-            for measure in (idle, stalled, million, keepalive, descriptors, websockets)}
+            for measure in (idle, stalled, million, keepalive, descriptors, websockets, tls)}
 
 
 def main():
@@ -290,6 +300,8 @@ def main():
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--of", default="headfirst", choices=sorted(peers.PEERS), help="the proxy to measure")
     parser.add_argument("--count", type=int, default=9000, help="WebSockets to keep (default 9000)")
+    parser.add_argument("--handshakes", type=int, default=20_000, help="handshakes of TLS (default 20000)")
+    parser.add_argument("--replacements", type=int, default=20, help="certificates to replace (default 20)")
     parser.add_argument("--install", action="store_true", help="install nginx-light, wrk and nodejs if missing")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.measures if name not in MEASURES]:
@@ -297,7 +309,8 @@ def main():
     failures = 0
     for name in arguments.measures or MEASURES:
         try:
-            options = {"count": arguments.count} if name == "websockets" else {}
+            options = {"websockets": {"count": arguments.count}, "tls": {
+                "handshakes": arguments.handshakes, "replacements": arguments.replacements}}.get(name, {})
             for passed, text in MEASURES[name](peers.PEERS[arguments.of], **options):
                 failures += not passed
                 print("%s %-12s %s" % ("PASS" if passed else "FAIL", name, text), flush=True)

@@ -26,17 +26,17 @@ def cache_folder():
     return folder
 
 
-def load_program():
-    """The path of tunnelload, compiled if it is missing or older than its source."""
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tunnelload.c")
-    program = os.path.join(cache_folder(), "tunnelload")
+def load_program(name="tunnelload", words=()):
+    """The path of a load generator, compiled with these words if it is missing or older than its source."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".c")
+    program = os.path.join(cache_folder(), name)
     if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
         fresh = "%s.%d" % (program, os.getpid())
         compiler = shutil.which("clang") or peers.find("cc", "gcc")
-        done = subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", fresh, source],
+        done = subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", fresh, source, *words],
                               capture_output=True, text=True)
         if done.returncode != 0:
-            raise peers.CannotStart("tunnelload.c does not compile:\n" + done.stderr)
+            raise peers.CannotStart("%s.c does not compile:\n%s" % (name, done.stderr))
         os.rename(fresh, program)
     return program
 
