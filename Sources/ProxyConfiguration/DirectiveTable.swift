@@ -140,8 +140,9 @@ extension Directive {
             "Authorities (PEM) that clients' certificates are verified against."),
         .structure(
             "client_verify", [.tls], names(of: ClientVerification.self), arity: 1...1, repeats: false,
-            "Whether clients are asked for a certificate; off by default. A good one goes to the upstream as `Client-Cert` (RFC 9440); what "
-                + "a client sends in that field itself is always removed."),
+            "Whether clients are asked for a certificate; off by default. A good one goes to the upstream as `Client-Cert` "
+                + "(RFC 9440), if it is no longer than 18,432 bytes; what a client sends in that field itself is removed, "
+                + "but for trusted proxies where nobody is asked. CONNECT names no host of ours: any policy serves it."),
         .structure(
             "verify", [.upstreamTLS], "on|off", arity: 1...1, repeats: false,
             "Whether a server's certificate has to be trusted and for its name; on by default."),

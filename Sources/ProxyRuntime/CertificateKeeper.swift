@@ -61,7 +61,7 @@ struct CertificateKeeper {
 
     private mutating func readAgain(_ stamps: FileStamps) {
         readStamps = stamps
-        let fresh = TLSMaterial.read(shared.configuration)
+        var fresh = TLSMaterial.read(shared.configuration)
         for problem in fresh.problems {
             if problem.isWarning {
                 logger.warning("\(problem.message)", metadata: ["at": "\(problem.location.text)"])
@@ -71,11 +71,13 @@ struct CertificateKeeper {
                     metadata: ["at": "\(problem.location.text)", "reason": "\(problem.message)"])
             }
         }
-        guard fresh.isUsable else { return }
+        // A listener with a broken file keeps what it has; the others are renewed.
+        let isWhole = fresh.isUsable
+        fresh.complete(with: material)
         do throws(TLSSetupError) {
             try hand(out: fresh)
             material = fresh
-            logger.info("certificates were read anew")
+            logger.info("certificates were read anew", metadata: isWhole ? [:] : ["but": "not all of them"])
         } catch {
             logger.error(
                 "certificates cannot be used; those before stay in use", metadata: ["reason": "\(error.description)"])

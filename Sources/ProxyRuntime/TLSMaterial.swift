@@ -52,6 +52,12 @@ struct TLSMaterial: Sendable {
     /// Whether all of it can be used.
     var isUsable: Bool { problems.allSatisfy(\.isWarning) }
 
+    /// Takes over what is missing here, because a file could not be read, from what was read before.
+    mutating func complete(with old: TLSMaterial) {
+        for index in listeners.indices where listeners[index].isEmpty { listeners[index] = old.listeners[index] }
+        upstreams.merge(old.upstreams) { fresh, _ in fresh }
+    }
+
     /// Reads all files of a configuration.
     static func read(_ configuration: Configuration) -> TLSMaterial {
         var material = TLSMaterial()

@@ -126,6 +126,7 @@ struct ServerState {
     var tls: TLSClientPeer?
 
     init(_ shared: SharedServer, index: Int, tls: TLSClientPeer?) {
+        precondition(shared.identity.tls == nil || tls != nil, "a server of TLS without its TLS")
         self.shared = shared
         self.index = index
         self.tls = tls

@@ -271,15 +271,11 @@ extension Worker {
         guard !connection.pointee.state.contains(.isBroken) else { return }
         let wasEmpty = connection.pointee.outbound.isEmpty
         let outcome =
-            if let tls = connection.pointee.tls {
-                sendTLS(
-                    downstreamGather, &tls.pointee.session, to: connection.pointee.socket,
-                    &connection.pointee.outbound, &connection.pointee.state)
-            } else {
-                send(
-                    downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound,
-                    &connection.pointee.state)
-            }
+            connection.pointee.state.contains(.isTLS)
+            ? sendTLS(connection)
+            : send(
+                downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state
+            )
         switch outcome {
         case .all: break
         case .some:

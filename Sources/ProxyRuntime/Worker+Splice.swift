@@ -85,8 +85,13 @@ extension Worker {
         case .bytes(let count):
             received = count
             // Less than was asked for may be all there is; to look costs less than to try again.
-            if count < PipePool.capacityBytes, UInt64(count) < countMax, case .wouldBlock = Socket.peek(source) {
-                sourceState.remove(.mayRead)
+            if count < PipePool.capacityBytes, UInt64(count) < countMax {
+                switch Socket.peek(source) {
+                case .wouldBlock: sourceState.remove(.mayRead)
+                // The kernel tells a reset once.
+                case .failed(let number): noteBreak(number, &sourceState)
+                case .bytes, .ended: break
+                }
             }
         case .failed: return .broken
         case .unavailable: return .unavailable

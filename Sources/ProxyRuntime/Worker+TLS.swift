@@ -43,7 +43,9 @@ extension Worker {
         _ state: inout SocketState, truncationMatters: Bool
     ) -> TLSReadOutcome {
         if session.inputIsOver {
-            return .read(state.contains(.isReset) || truncationMatters && session.isTruncated ? .broken : .ended)
+            let isBroken =
+                session.isFailed || state.contains(.isReset) || (truncationMatters && session.isTruncated)
+            return .read(isBroken ? .broken : .ended)
         }
         var count = 0
         var isLast = false
@@ -81,8 +83,12 @@ extension Worker {
                 return .read(truncationMatters && session.isTruncated ? .broken : .ended)
             }
         case .failed(let failure):
-            state.remove(.mayRead)
-            return .failed(failure)
+            // What came before it is told first; that the session is over, by the next call.
+            if received.plaintextBytes == 0 {
+                state.remove(.mayRead)
+                return .failed(failure)
+            }
+            state.insert(.mayRead)
         }
         guard received.plaintextBytes > 0 else {
             if !isScratch, inbound.isEmpty { pool.release(&inbound) }
@@ -227,8 +233,24 @@ extension Worker {
 
     // MARK: Writing
 
+    /// Encrypts and writes what this turn has collected for a client. Without a session nothing leaves.
+    func sendTLS(_ connection: DownstreamPointer) -> WriteOutcome {
+        guard let tls = connection.pointee.tls else { return .broken }
+        return sendTLS(
+            downstreamGather, &tls.pointee.session, to: connection.pointee.socket, &connection.pointee.outbound,
+            &connection.pointee.state)
+    }
+
+    /// The same for a server.
+    func sendTLS(_ connection: UpstreamPointer) -> WriteOutcome {
+        guard let tls = connection.pointee.tls else { return .broken }
+        return sendTLS(
+            upstreamGather, &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound,
+            &connection.pointee.state)
+    }
+
     /// Encrypts and writes what a turn has collected, behind what waits already.
-    func sendTLS(
+    private func sendTLS(
         _ gather: Gather, _ session: inout TLSSession, to socket: Int32, _ outbound: inout Outbound,
         _ state: inout SocketState
     ) -> WriteOutcome {

@@ -33,6 +33,9 @@ extension Worker {
             // Nobody asked: bytes, an end or an error make the connection useless (rule 10).
             if connection.pointee.state.contains(.mayRead), hasNews(connection) {
                 closeUpstream(connection)
+            } else if !connection.pointee.outbound.isEmpty {
+                // TLS had to answer something and could not: no request is to wait behind that.
+                closeUpstream(connection)
             } else {
                 connection.pointee.state.insert(.mayWrite)
             }
@@ -191,15 +194,10 @@ extension Worker {
         defer { upstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
         let outcome =
-            if let tls = connection.pointee.tls {
-                sendTLS(
-                    upstreamGather, &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound,
-                    &connection.pointee.state)
-            } else {
-                send(
-                    upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound,
-                    &connection.pointee.state)
-            }
+            connection.pointee.state.contains(.isTLS)
+            ? sendTLS(connection)
+            : send(
+                upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
         switch outcome {
         case .all(let count), .some(let count):
             connection.pointee.sentBytes += UInt64(count)

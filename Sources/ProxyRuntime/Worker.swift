@@ -210,6 +210,7 @@ final class Worker {
             to: TimerEntry(owner: ReadinessToken(kind: TokenKind.accepting, SlabToken(index: 0, generation: 0))))
         contexts = tls.listeners
         for (index, socket) in sockets.enumerated() {
+            precondition(!socket.isTLS || tls.listeners[socket.listener] != nil, "a socket of TLS without its TLS")
             guard let first = snapshot.listeners.baseAddress else { preconditionFailure("a socket without a listener") }
             (listeners + index).initialize(
                 to: ListenerState(
@@ -465,6 +466,8 @@ final class Worker {
             connection.pointee.state.insert(.mayRead)
             resumeDownstream(connection)
             guard connection.pointee.phase == .idle else { return }
+            // Who is in the middle of a handshake is answered once more; its timer bounds that.
+            if let tls = connection.pointee.tls, !tls.pointee.session.isEstablished { return }
             // What is written but not taken yet is still delivered.
             if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
         case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()

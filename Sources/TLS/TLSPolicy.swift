@@ -55,7 +55,7 @@ package struct TLSServerPolicy: Sendable {
     /// Whose certificates clients may show.
     package var clientTrust: TLSTrust?
     /// Application protocols, the first preferred; empty for none (RFC 7301).
-    package var applicationProtocols = ["http/1.1"]
+    package var applicationProtocols = ["http/1.1", "http/1.0"]
 
     /// A policy with our defaults.
     package init(name: String, certificates: [TLSCertificate]) {
