@@ -21,7 +21,10 @@ extension Worker {
             connection.pointee.state.insert(.mayRead)
         }
         switch connection.pointee.phase {
-        case .connecting: finishConnecting(connection, readiness)
+        case .connecting:
+            finishConnecting(connection, readiness)
+            // Who speaks first may have spoken already, and no other readiness will tell of it.
+            if connection.pointee.phase == .handshaking { continueHandshake(connection) }
         case .handshaking:
             if readiness.contains(.writable) {
                 connection.pointee.state.insert(.mayWrite)
