@@ -67,11 +67,13 @@ let package = Package(
         // What several test targets share.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         // The real binary against scripted, misbehaving peers.
-        .testTarget(name: "IntegrationTests", dependencies: ["headfirst"], swiftSettings: strict),
+        .testTarget(name: "IntegrationTests", dependencies: ["headfirst", "TLS"], swiftSettings: strict),
         // A worker against peers that end at every byte, driven turn by turn in one thread.
         .testTarget(
             name: "FaultSweepTests",
-            dependencies: ["TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "EventLoop", "Bytes"],
+            dependencies: [
+                "TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "TLS", "EventLoop", "Bytes",
+            ],
             swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["TestSupport", "Bytes"], swiftSettings: strict),
         .testTarget(

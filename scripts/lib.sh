@@ -9,16 +9,16 @@ fail() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
 # What a build needs beyond the toolchain: the headers of c-ares and OpenSSL.
 build_packages=(libc-ares-dev libssl-dev)
-# What the conformance probe and the measures are written in.
+# What the conformance probe and the measures are written in; openssl makes certificates for them and for the tests.
 # shellcheck disable=SC2034  # used by the scripts that source this file
-python_packages=(python3)
+python_packages=(python3 openssl)
 
 is_installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
 # A tool counts as there when its command is found, wherever it came from; a library when its package is installed.
 is_present() {
     case $1 in
-        python3 | valgrind | strace | curl | wrk | haproxy) command -v "$1" >/dev/null ;;
+        python3 | openssl | valgrind | strace | curl | wrk | haproxy) command -v "$1" >/dev/null ;;
         nginx-light) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null ;;
         nodejs) command -v node >/dev/null ;;
         python3-venv) python3 -c 'import ensurepip' 2>/dev/null ;;

@@ -25,6 +25,7 @@ final class Sweep {
     private let makeLayer: ([ExchangePlan], Bool) -> any ClientLayer
     /// What a planted fault does behind each round, if there is one.
     private let afterRound: (SweepServers) -> Void
+    private let secure: SweepTLS?
 
     /// Rounds of a millisecond in which nothing happens before a run is stuck: what the kernel owes comes sooner.
     private static let idleRoundsMax = 1000
@@ -35,15 +36,18 @@ final class Sweep {
     ///   - layer: how the client speaks.
     ///   - afterRound: see there.
     ///   - transport: how the client's bytes travel.
+    ///   - tls: who speaks TLS, if somebody does.
     init(
         layer: @escaping ([ExchangePlan], Bool) -> any ClientLayer = { HTTP1ClientLayer($0, switches: $1) },
         afterRound: @escaping (SweepServers) -> Void = { _ in },
-        transport: @escaping (SweepWorld) throws -> any SweepTransport = { try $0.connect() }
+        transport: @escaping (SweepWorld) throws -> any SweepTransport = { try $0.connect() },
+        tls: TLSMode? = nil
     ) throws {
         makeLayer = layer
         makeTransport = transport
         self.afterRound = afterRound
-        world = try SweepWorld()
+        secure = try tls.map { try SweepTLS($0) }
+        world = try SweepWorld(secure: secure)
     }
 
     /// Runs a case and records what is wrong as an issue of the test.
@@ -71,7 +75,7 @@ final class Sweep {
         }
         var outcome = try runOnce(exchangeCase, schedule, keepsIdle: false)
         outcome.violations += violations
-        if !outcome.violations.isEmpty { world = try SweepWorld() }
+        if !outcome.violations.isEmpty { world = try SweepWorld(secure: secure) }
         return outcome
     }
 

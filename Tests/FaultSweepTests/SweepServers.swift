@@ -91,8 +91,9 @@ final class SweepServers {
     /// Whether they say nothing more for the time being.
     var isFrozen = false
 
-    init() throws(SystemError) {
-        listeners = [try PlainListener(), try PlainListener()]
+    /// - Parameter serve: makes a transport of an accepted socket.
+    init(serve: @escaping (Int32) -> any SweepTransport) throws(SystemError) {
+        listeners = [try PlainListener(serve: serve), try PlainListener(serve: serve)]
     }
 
     var ports: [UInt16] { listeners.map(\.port) }

@@ -117,8 +117,11 @@ final class PlainTransport: SweepTransport {
 final class PlainListener {
     let socket: Int32
     let port: UInt16
+    private let serve: (Int32) -> any SweepTransport
 
-    init() throws(SystemError) {
+    /// - Parameter serve: makes a transport of an accepted socket.
+    init(serve: @escaping (Int32) -> any SweepTransport) throws(SystemError) {
+        self.serve = serve
         socket = try Socket.bound(
             to: SocketAddress(high: 0, low: 0xFFFF_7F00_0001, isIPv4: true, port: 0), shared: false)
         try Socket.listen(socket, backlog: 64)
@@ -130,6 +133,6 @@ final class PlainListener {
     /// A connection of the proxy, if one waits.
     func accept() -> (any SweepTransport)? {
         guard case .accepted(let socket, _) = Socket.accept(socket) else { return nil }
-        return PlainTransport(socket)
+        return serve(socket)
     }
 }

@@ -15,21 +15,29 @@ final class SweepWorld {
     private let worker: Worker
     private let shared: SharedState
     private let port: UInt16
+    private let secure: SweepTLS?
     /// Rounds in a row that all had events: more than any exchange of the sweep needs.
     private static let roundsMax = 5000
     /// Whether the worker went on and on without anything to do.
     private(set) var isSpinning = false
 
-    init() throws {
+    /// - Parameter secure: the TLS of those who speak it.
+    init(secure: SweepTLS?) throws {
+        self.secure = secure
         // splice(2) raises it; the program ignores it where it starts.
         signal(SIGPIPE, SIG_IGN)
-        servers = try SweepServers()
+        let serversTLS = secure?.isOnServers == true ? secure : nil
+        servers = try SweepServers { serversTLS?.serve($0) ?? PlainTransport($0) }
         let text = """
             access_log off;
             upstream servers {
                 \(servers.ports.map { "server 127.0.0.1:\($0) max_exchanges=64;" }.joined(separator: " "))
+                \(serversTLS == nil ? "" : "tls { verify off; }")
             }
-            listener web { bind 127.0.0.1:0; connect upstream servers; route / { upstream servers; } }
+            listener web {
+                bind 127.0.0.1:0 \(secure?.isOnClients == true ? "tls; tls { certificate none none; }" : ";")
+                connect upstream servers; route / { upstream servers; }
+            }
             """
         let configuration = try ConfigurationFile.parse(text: Array(text.utf8), file: "sweep.conf").configuration
         shared = try SharedState(
@@ -39,7 +47,9 @@ final class SweepWorld {
         port = try Socket.localAddress(of: sockets[0].socket).ip.port
         worker = try Worker(
             shared, number: 0, sockets: sockets,
-            tls: WorkerTLS(listeners: [nil], servers: shared.servers.map { _ in nil }))
+            tls: WorkerTLS(
+                listeners: [try secure?.listenerContext()],
+                servers: try shared.servers.map { _ in try secure?.serverPeer() }))
     }
 
     deinit {
@@ -49,7 +59,10 @@ final class SweepWorld {
     }
 
     /// A client's connection.
-    func connect() throws -> any SweepTransport { try PlainTransport(port: port) }
+    func connect() throws -> any SweepTransport {
+        if let secure, secure.isOnClients { return try secure.connect(port: port) }
+        return try PlainTransport(port: port)
+    }
 
     /// One round.
     /// - Returns: whether there was anything to do.

@@ -10,6 +10,10 @@ enum WireError: Error, Equatable {
     case reset
     /// Nothing came in time.
     case late
+    /// The peer's direction is over (FIN), and its TLS was not.
+    case truncated
+    /// TLS failed: an alert, or what is no TLS.
+    case refused
 }
 
 /// A connected socket.
@@ -24,6 +28,10 @@ final class Wire {
     private var isOpen = true
     /// What must live as long as somebody talks to it.
     var peer: AnyObject?
+    /// Its TLS, if it speaks that.
+    var tls: TLSLayer?
+    /// Why TLS failed, in words.
+    private(set) var tlsFailure: String?
 
     init(_ descriptor: Int32) {
         self.descriptor = descriptor
@@ -46,7 +54,16 @@ final class Wire {
     }
 
     /// Ends our direction only.
-    func endSending() { shutdown(descriptor, Int32(SHUT_WR)) }
+    func endSending() {
+        notifyEnd()
+        shutdown(descriptor, Int32(SHUT_WR))
+    }
+
+    /// Ends our direction by TLS's own word alone, without a FIN.
+    func notifyEnd() {
+        // Nobody may be there to hear it.
+        if let tls { try? sendRaw(tls.endSending()) }
+    }
 
     /// Sends a SYN and does not wait for its answer.
     func beginConnecting(to address: Address) {
@@ -70,6 +87,25 @@ final class Wire {
     /// Sends until the peer has taken nothing for so long.
     /// - Returns: how many bytes were taken.
     func sendSome(_ bytes: [UInt8], stallMilliseconds: Int) throws(WireError) -> Int {
+        guard let tls else { return try sendSomeRaw(bytes, stallMilliseconds: stallMilliseconds) }
+        var sent = 0
+        // What is begun is a whole record, or the stream is out of step; so a peer that takes none of it is fatal.
+        while sent < bytes.count {
+            let piece = Array(bytes[sent..<min(bytes.count, sent + 16 << 10)])
+            let records: [UInt8]
+            do { records = try tls.send(piece) } catch { throw .refused }
+            guard try sendSomeRaw(records, stallMilliseconds: stallMilliseconds) == records.count else { return sent }
+            sent += piece.count
+        }
+        return sent
+    }
+
+    /// Sends bytes as they are, past TLS.
+    func sendRaw(_ bytes: [UInt8]) throws(WireError) {
+        guard try sendSomeRaw(bytes, stallMilliseconds: patienceMilliseconds) == bytes.count else { throw .late }
+    }
+
+    private func sendSomeRaw(_ bytes: [UInt8], stallMilliseconds: Int) throws(WireError) -> Int {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes {
@@ -92,11 +128,32 @@ final class Wire {
 
     /// Waits for bytes and keeps them.
     func pull(milliseconds: Int? = nil) throws(WireError) {
-        try wait(POLLIN, milliseconds: milliseconds ?? patienceMilliseconds)
+        guard let tls else { return try pullOnce(milliseconds: milliseconds ?? patienceMilliseconds) }
+        let deadline = Now.milliseconds + (milliseconds ?? patienceMilliseconds)
+        let before = receivedCount
+        while receivedCount == before {
+            // What came before the end was told by the pull before.
+            if tls.inputIsOver { throw tls.isTruncated ? .truncated : .ended }
+            try pullOnce(milliseconds: deadline - Now.milliseconds)
+        }
+    }
+
+    /// Reads from the socket once: with TLS that may give nothing.
+    func pullOnce(milliseconds: Int) throws(WireError) {
+        try wait(POLLIN, milliseconds: milliseconds)
         var room = [UInt8](repeating: 0, count: 64 << 10)
         let count = room.withUnsafeMutableBytes { recv(descriptor, $0.baseAddress, $0.count, 0) }
-        if count == 0 { throw .ended }
         if count < 0 { throw .reset }
+        if let tls {
+            let (plaintext, output, failure) = tls.receive(Array(room[..<count]), isLast: count == 0)
+            if !output.isEmpty { try sendRaw(output) }
+            receivedCount += plaintext.count
+            buffer += plaintext
+            guard let failure else { return }
+            tlsFailure = failure.description
+            throw .refused
+        }
+        if count == 0 { throw .ended }
         receivedCount += count
         buffer += room[..<count]
     }
