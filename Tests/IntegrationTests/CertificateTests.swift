@@ -199,7 +199,7 @@ import Testing
     /// What there is to write down of peers must not keep the files from being looked at.
     @Test func aCertificateIsReplacedWhileServersFail() throws {
         let site = try Site(isLinked: false)
-        let (isOver, ended) = (Monitor(false), Handoff<Int>())
+        let (isOver, hasFailed, ended) = (Monitor(false), Handoff<Void>(), Handoff<Int>())
         let port = try #require(UInt16(site.proxy.listening[1].split(separator: ":").last ?? ""))
         startThread {
             var count = 0
@@ -208,11 +208,12 @@ import Testing
                 guard let client = try? Address.ipv4(port: port).connect() else { continue }
                 try? client.ask("GET / HTTP/1.1", "Connection: close")
                 if (try? client.response().status) == 502 { count += 1 }
+                if count == 1 { hasFailed.give() }
                 usleep(50_000)
             }
             ended.give(count)
         }
-        usleep(300_000)
+        try hasFailed.take()
         site.replace(by: "renewed")
         let took = try site.wait(for: "renewed", milliseconds: 5000)
         isOver.update { $0 = true }

@@ -105,7 +105,9 @@ final class Wire {
         guard try sendSomeRaw(bytes, stallMilliseconds: patienceMilliseconds) == bytes.count else { throw .late }
     }
 
-    private func sendSomeRaw(_ bytes: [UInt8], stallMilliseconds: Int) throws(WireError) -> Int {
+    /// Sends bytes as they are, until the peer has taken nothing for so long.
+    /// - Returns: how many were taken.
+    func sendSomeRaw(_ bytes: [UInt8], stallMilliseconds: Int) throws(WireError) -> Int {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes {
