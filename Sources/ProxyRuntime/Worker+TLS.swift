@@ -175,10 +175,11 @@ extension Worker {
     /// end in turn, and so is a request.
     func readAhead(_ connection: DownstreamPointer) {
         var reads = 0
+        // The end may have come with bytes before it: then only its word is missing, whatever was kept.
         while connection.pointee.state.contains(.mayRead), connection.pointee.phase == .exchanging,
-            connection.pointee.inbound.count < Self.aheadBytesMax, let exchange = connection.pointee.exchange,
+            let exchange = connection.pointee.exchange, let tls = connection.pointee.tls,
             exchange.pointee.machine.requestSide == .ended, !exchange.pointee.machine.isTunnel,
-            !(connection.pointee.tls?.pointee.session.inputIsOver ?? true)
+            connection.pointee.inbound.count < Self.aheadBytesMax || tls.pointee.session.inputIsOver
         {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch receiveTLS(connection) {
