@@ -36,6 +36,14 @@ extension Worker {
 
     // MARK: When
 
+    /// Content came to the end of a read: looks whether much more of it is to come.
+    func noteBulk(of connection: UpstreamPointer, _ exchange: ExchangePointer, lastBytes: Int) {
+        let isMuch =
+            connection.pointee.decoder.contentRemaining >= Self.splicedBytesMin
+            || (lastBytes >= Self.bulkBytesMin && connection.pointee.decoder.isUntilClose)
+        if isMuch { noteBulk(of: connection, exchange) }
+    }
+
     /// Much of a response, or of what a server sends through a tunnel, is to come.
     func noteBulk(of connection: UpstreamPointer, _ exchange: ExchangePointer) {
         let neverSplices: SocketState = [.cannotSplice, .isTLS]

@@ -313,10 +313,9 @@ extension Worker {
                 forwardContent(UnsafeBufferPointer(rebasing: input[start..<(start + count)]), exchange)
                 if connection.pointee.decoder.endedWithContent() {
                     endResponse(exchange, connection, hasSurplus: offset < input.count)
-                } else if connection.pointee.decoder.contentRemaining >= Self.splicedBytesMin
-                    || (count >= Self.bulkBytesMin && connection.pointee.decoder.isUntilClose)
-                {
-                    noteBulk(of: connection, exchange)
+                } else if offset == input.count {
+                    // Where bytes of this read are left, it is not the content that goes on.
+                    noteBulk(of: connection, exchange, lastBytes: count)
                 }
             case .trailers:
                 if exchange.pointee.responseFraming == .chunked {
