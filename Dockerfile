@@ -24,5 +24,7 @@ COPY --from=build /out/headfirst /usr/local/bin/headfirst
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# Needs an admin block, which the configuration inside has; one that is mounted over it may have it elsewhere.
+HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["headfirst", "health"]
 ENTRYPOINT ["headfirst"]
 CMD ["run"]

@@ -62,6 +62,9 @@ let package = Package(
         .testTarget(
             name: "ResolverTests", dependencies: ["ProxyRuntime", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
+        .testTarget(
+            name: "MetricsTests", dependencies: ["ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTPSemantics"],
+            swiftSettings: strict),
         .testTarget(name: "TLSTests", dependencies: ["TestSupport", "TLS"], swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
         // What several test targets share.

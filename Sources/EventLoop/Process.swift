@@ -153,7 +153,7 @@ public enum Process {
     /// The number that a file of /proc or /sys holds.
     static func number(in path: String) -> Int? { firstLine(path).flatMap { Int($0) } }
 
-    private static func firstLine(_ path: String) -> String? {
+    static func firstLine(_ path: String) -> String? {
         let file = headfirst_open(path, O_RDONLY | O_CLOEXEC, 0)
         guard file >= 0 else { return nil }
         defer { close(file) }

@@ -20,7 +20,7 @@ struct Builder {
         self.folder = folder
     }
 
-    private func scope(_ statements: [Statement], _ context: Context) -> Scope {
+    func scope(_ statements: [Statement], _ context: Context) -> Scope {
         Scope(statements, in: context, diagnostics: diagnostics, folder: folder)
     }
 
@@ -33,6 +33,7 @@ struct Builder {
         let listeners = named(top.entries(named: "listener")).map { name, entry in
             listener(name, entry, outer: settings)
         }
+        let admin = admin(in: top)
         if !top.has("listener") {
             let start = Place(source: 0, offset: 0, line: 1, column: 1)
             diagnostics.error(at: start, "there is no listener; nothing could be asked of this proxy")
@@ -42,8 +43,9 @@ struct Builder {
         }
         return Configuration(
             workers: settings.workers, accessLog: settings.accessLog, errorLog: settings.errorLog,
-            shutdownGraceMilliseconds: settings.shutdownGraceMilliseconds, resolver: settings.resolver,
-            connectionsMax: settings.connectionsMax, relayBufferBytes: settings.relayBufferBytes,
+            shutdownGraceMilliseconds: settings.shutdownGraceMilliseconds,
+            drainDelayMilliseconds: admin == nil ? 0 : settings.drainDelayMilliseconds, resolver: settings.resolver,
+            connectionsMax: settings.connectionsMax, relayBufferBytes: settings.relayBufferBytes, admin: admin,
             upstreams: upstreams, listeners: listeners)
     }
 
@@ -155,7 +157,7 @@ struct Builder {
             connect: connectRoutes.first, hosts: hosts)
     }
 
-    private mutating func bind(_ entry: Entry) -> Bind? {
+    mutating func bind(_ entry: Entry) -> Bind? {
         let arguments = entry.arguments
         let endpoint = arguments.value { text throws(Problem) in try Value.bind(text, folder: folder) }
         let backlog = arguments.option("backlog") { text throws(Problem) in try Value.count(text, in: 1...65535) }

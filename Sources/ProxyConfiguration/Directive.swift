@@ -12,6 +12,7 @@ enum Context: String, CaseIterable, Sendable {
     case route
     case tls
     case upstreamTLS
+    case admin
 
     /// As in "it belongs ...".
     var phrase: String {
@@ -23,6 +24,7 @@ enum Context: String, CaseIterable, Sendable {
         case .route: "in a route"
         case .tls: "in a listener's tls"
         case .upstreamTLS: "in an upstream's tls"
+        case .admin: "in admin"
         }
     }
 
@@ -32,7 +34,7 @@ enum Context: String, CaseIterable, Sendable {
         case .top: "top level"
         case .upstreamTLS: "upstream's tls"
         case .tls: "listener's tls"
-        case .upstream, .listener, .host, .route: rawValue
+        case .upstream, .listener, .host, .route, .admin: rawValue
         }
     }
 }

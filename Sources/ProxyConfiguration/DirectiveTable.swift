@@ -43,7 +43,19 @@ extension Directive {
             "Messages of the proxy itself, those of `level` and worse. FILE as in `access_log`.", read: readErrorLog),
         .duration(
             "shutdown_grace", [.top], default: "25s", \.shutdownGraceMilliseconds,
-            "How long running exchanges may go on after SIGTERM or SIGINT."),
+            "How long running exchanges may go on after SIGTERM or SIGINT, once listeners have closed."),
+        .duration(
+            "drain_delay", [.top], default: "5s", \.drainDelayMilliseconds,
+            "How long everything is served as before after SIGTERM or SIGINT, while `/readyz` says already that no more should "
+                + "be sent here. Without `admin` nobody could read that, and it is 0."),
+        .structure(
+            "admin", [.top], arity: 0...0, isBlock: true, repeats: false,
+            "Where `/healthz`, `/readyz` and `/metrics` are answered, for those who watch over the process. See "
+                + "[METRICS.md](METRICS.md)."),
+        .structure(
+            "bind", [.admin], "ADDRESS", arity: 1...1,
+            "Where to listen for them: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), or `unix:PATH`. "
+                + "In clear: who can connect can read."),
         .setting(
             "resolver", [.top], "system|ADDRESS[:PORT] ...", default: "system", arity: 1...16,
             "Who is asked for the names of servers: the system's configuration, or these name servers in this order.",

@@ -14,16 +14,26 @@ public struct Configuration: Sendable, Equatable {
     public var errorLog: ErrorLog
     /// How long running exchanges may go on after SIGTERM.
     public var shutdownGraceMilliseconds: Int
+    /// How long after SIGTERM everything is served as before; 0 where there is no `admin`.
+    public var drainDelayMilliseconds: Int
     /// Who answers for the names of servers.
     public var resolver: ResolverSource
     /// The bound of client connections in the whole process; nil is `off`.
     public var connectionsMax: Int?
     /// What may wait in user space for one direction of one exchange.
     public var relayBufferBytes: Int
+    /// Where the process can be watched; nil is nowhere.
+    public var admin: Admin?
     /// Upstreams in the order of the file.
     public var upstreams: [Upstream]
     /// Listeners in the order of the file.
     public var listeners: [Listener]
+}
+
+/// `admin { bind ADDRESS; ... }`
+public struct Admin: Sendable, Equatable {
+    /// Addresses, at least one, in the order of the file. None speaks TLS.
+    public var binds: [Bind]
 }
 
 /// `access_log off | stdout | stderr | FILE [format=combined|json]`

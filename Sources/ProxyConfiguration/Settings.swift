@@ -10,6 +10,7 @@ struct Settings: Sendable {
     var accessLog = AccessLog(destination: nil, format: .combined)
     var errorLog = ErrorLog(destination: .standardError, level: .info, format: .text)
     var shutdownGraceMilliseconds = 0
+    var drainDelayMilliseconds = 0
     var resolver = ResolverSource.system
     var connectionsMax: Int?
     var relayBufferBytes = 0

@@ -120,7 +120,8 @@ public struct Router {
     private let isCatchAll: Bool
     private let routes: UnsafeBufferPointer<CompiledRoute>
 
-    init(_ hosts: [VirtualHost], upstreams: [Upstream], in arena: Arena) {
+    /// - Parameter firstNumber: the number of the first route.
+    init(_ hosts: [VirtualHost], upstreams: [Upstream], firstNumber: Int, in arena: Arena) {
         var noConnectRules: [ConnectRules] = []
         var compiled: [CompiledRoute] = []
         var tables: [PathTable] = []
@@ -132,7 +133,9 @@ public struct Router {
             for route in host.routes {
                 indexed.append((route, compiled.count))
                 compiled.append(
-                    CompiledRoute(route, upstreams: upstreams, connectRules: &noConnectRules, in: arena))
+                    CompiledRoute(
+                        route, number: firstNumber + compiled.count, upstreams: upstreams,
+                        connectRules: &noConnectRules, in: arena))
             }
             for pattern in host.patterns {
                 let bytes = Array(pattern.utf8)
@@ -216,7 +219,10 @@ public struct Router {
 
 extension CompiledRoute {
     /// - Parameter connectRules: where the rules of `connect allow` are added.
-    init(_ route: Route, upstreams: [Upstream], connectRules: inout [ConnectRules], in arena: Arena) {
+    init(
+        _ route: Route, number: Int, upstreams: [Upstream], connectRules: inout [ConnectRules], in arena: Arena
+    ) {
+        self.number = number
         name = arena.copy(route.name)
         switch route.action {
         case .upstream(let index):

@@ -19,6 +19,8 @@ public struct CompiledRoute {
         /// What CONNECT asks for, under the rules at this index of `Snapshot.connectRules`.
         case dial(Int)
     }
+    /// Its place among all routes of the configuration, by which it is counted: see `RouteNumbering`.
+    public let number: Int
     /// The name for logs.
     public let name: UnsafeBufferPointer<UInt8>
     /// The upstream's name, or nothing.
@@ -57,6 +59,10 @@ public struct CompiledListener {
     public let errorFormat: ErrorFormat
     /// Rules for requests that no route was found for.
     public let forwardingWithoutRoute: Forwarding
+    /// Its place in the order of the file.
+    public let index: Int
+    /// The number by which requests without a route are counted.
+    public let numberWithoutRoute: Int
 }
 
 /// The whole.
@@ -83,15 +89,20 @@ public final class Snapshot {
         fieldsMax = configuration.listeners.map(\.limits.fieldsMax).max() ?? 128
         headWriteBytesMax = configuration.headWriteBytesMax(nodeNameBytes: nodeName.utf8.count)
         var connectRules: [ConnectRules] = []
+        var number = 0
         listeners = UnsafeBufferPointer(
             arena.copy(
-                configuration.listeners.map { listener in
-                    CompiledListener(
+                configuration.listeners.enumerated().map { index, listener in
+                    let first = number
+                    number += listener.routeCount + 1
+                    return CompiledListener(
                         name: arena.copy(listener.name),
-                        router: Router(listener.hosts, upstreams: configuration.upstreams, in: arena),
+                        router: Router(
+                            listener.hosts, upstreams: configuration.upstreams, firstNumber: first, in: arena),
                         connectRoute: listener.connect.flatMap { route in
                             let compiled = CompiledRoute(
-                                route, upstreams: configuration.upstreams, connectRules: &connectRules, in: arena)
+                                route, number: number - 2, upstreams: configuration.upstreams,
+                                connectRules: &connectRules, in: arena)
                             return UnsafePointer(arena.copy([compiled]).baseAddress)
                         },
                         headLimits: HeadLimits(
@@ -101,7 +112,8 @@ public final class Snapshot {
                         trustedNetworks: UnsafeBufferPointer(arena.copy(listener.trustedProxies.networks)),
                         trustsUnixPeers: listener.trustedProxies.includesUnixPeers,
                         via: arena.copy(listener.via.map { " " + $0 } ?? ""), errorFormat: listener.errorFormat,
-                        forwardingWithoutRoute: Forwarding(withoutRouteIn: listener))
+                        forwardingWithoutRoute: Forwarding(withoutRouteIn: listener), index: index,
+                        numberWithoutRoute: number - 1)
                 }))
         self.connectRules = connectRules
     }

@@ -49,6 +49,11 @@ final class AccessLogThread: Sendable {
     /// The file is opened again by its name: who rotates logs has moved the old one away.
     func reopen() throws(SystemError) { try file.reopen() }
 
+    /// Records that were lost so far: those that found their ring full, and lines that could not be written.
+    var lostCount: Int {
+        rings.reduce(0) { $0 + $1.lostCount.load(ordering: .relaxed) } + unwrittenCount.load(ordering: .relaxed)
+    }
+
     /// A worker wrote into its ring. The fence stands against its fellow in `run`: either the worker sees that the
     /// thread sleeps, or the thread sees the record before it does.
     func recordsCame() {
@@ -133,8 +138,7 @@ final class AccessLogThread: Sendable {
 
     /// Says how many records were lost, if there are more: at once, and then now and then.
     private func reportTrouble(_ report: inout LossReport) {
-        let lost =
-            rings.reduce(0) { $0 + $1.lostCount.load(ordering: .relaxed) } + unwrittenCount.load(ordering: .relaxed)
+        let lost = lostCount
         let now = Clock.monotonicMicroseconds()
         guard lost > report.lostCount, now >= report.nextMicroseconds else { return }
         onTrouble("the access log lost records: \(lost) so far")

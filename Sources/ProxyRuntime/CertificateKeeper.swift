@@ -38,6 +38,7 @@ struct CertificateKeeper {
         readStamps = stamps
         lastStamps = stamps
         keysMadeMilliseconds = Clock.monotonicMicroseconds() / 1000
+        shared.metrics.certificatesTaken(material)
     }
 
     /// Called every second.
@@ -77,8 +78,11 @@ struct CertificateKeeper {
         do throws(TLSSetupError) {
             try hand(out: fresh)
             material = fresh
+            shared.metrics.certificatesTaken(fresh)
+            shared.metrics.certificatesReadAgain(done: isWhole)
             logger.info("certificates were read anew", metadata: isWhole ? [:] : ["but": "not all of them"])
         } catch {
+            shared.metrics.certificatesReadAgain(done: false)
             logger.error(
                 "certificates cannot be used; those before stay in use", metadata: ["reason": "\(error.description)"])
         }

@@ -13,6 +13,10 @@ struct ListeningSockets {
     private(set) var names: [String] = []
     /// Paths of Unix sockets, to be removed in the end.
     private(set) var paths: [String] = []
+    /// The sockets of `admin`: bound, so that an address in use is found out; they listen when the workers do.
+    private(set) var admin: [Int32] = []
+    /// Their addresses as text.
+    private(set) var adminNames: [String] = []
 
     /// Binds everything that the configuration says.
     init(_ configuration: Configuration, workerCount: Int) throws(StartupError) {
@@ -20,6 +24,7 @@ struct ListeningSockets {
         for (index, listener) in configuration.listeners.enumerated() {
             for bind in listener.binds { try add(bind, listener: index) }
         }
+        for bind in configuration.admin?.binds ?? [] { try addAdmin(bind) }
     }
 
     private mutating func add(_ bind: Bind, listener: Int) throws(StartupError) {
@@ -57,6 +62,37 @@ struct ListeningSockets {
             }
         }
         names.append("\(host):\(boundPort)")
+    }
+
+    private mutating func addAdmin(_ bind: Bind) throws(StartupError) {
+        let address: SocketAddress?
+        var name: String
+        switch bind.endpoint {
+        case .ip(let ip, let port):
+            address = SocketAddress(ip, port: port)
+            name = ip.isIPv4 ? "\(ip):" : "[\(ip)]:"
+            name += "\(port)"
+        case .unix(let path):
+            address = SocketAddress(path: path)
+            name = "unix:\(path)"
+        case .name: preconditionFailure("a bind directive never has a name")
+        }
+        guard let address else {
+            throw StartupError(at: bind.location, "cannot listen on \(name)", nil, reason: "the path is too long")
+        }
+        do {
+            if case .unix(let path) = bind.endpoint, Socket.isAbandoned(address) { Socket.removePath(path) }
+            let socket = try Socket.bound(to: address, shared: false)
+            admin.append(socket)
+            if case .ip(let ip, port: 0) = bind.endpoint {
+                let port = try Socket.localAddress(of: socket).ip.port
+                name = (ip.isIPv4 ? "\(ip):" : "[\(ip)]:") + "\(port)"
+            }
+        } catch {
+            throw StartupError(at: bind.location, "cannot listen on \(name)", error)
+        }
+        adminNames.append(name)
+        if case .unix(let path) = bind.endpoint { paths.append(path) }
     }
 
     /// One socket for all workers. A path that nobody answers at any more is taken over.

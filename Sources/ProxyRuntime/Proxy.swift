@@ -10,6 +10,9 @@ import TLS
 
 /// A running proxy.
 public enum Proxy {
+    /// The version of this program.
+    public static let version = "0.1.0"
+
     /// Runs a proxy until SIGTERM or SIGINT came and running exchanges have ended, at most `shutdown_grace` later;
     /// a second signal ends it at once.
     /// - Parameters:
@@ -37,12 +40,12 @@ public enum Proxy {
         let running = try RunningProxy(
             configuration, workerCount: workerCount, descriptorsMax: descriptorsMax, sockets, control: control,
             errorLog, logger)
-        logger.info(
-            "started",
-            metadata: [
-                "listening": "\(sockets.names.joined(separator: " "))", "workers": "\(workerCount)",
-                "descriptors_max": "\(descriptorsMax)", "connections_max": "\(running.connectionsMax)",
-            ])
+        var metadata: Logger.Metadata = [
+            "listening": "\(sockets.names.joined(separator: " "))", "workers": "\(workerCount)",
+            "descriptors_max": "\(descriptorsMax)", "connections_max": "\(running.connectionsMax)",
+        ]
+        if !sockets.adminNames.isEmpty { metadata["admin"] = "\(sockets.adminNames.joined(separator: " "))" }
+        logger.info("started", metadata: metadata)
         onReady(sockets.names)
         running.serviceManager.tell(.ready)
         running.waitForEnd(signals)
@@ -61,6 +64,9 @@ private final class RunningProxy {
     private var certificates: CertificateKeeper
     private var runningWorkers = 0
     private let shutdownGraceMilliseconds: Int
+    private let drainDelayMilliseconds: Int
+    /// Answers those who watch over the process, once the workers take connections.
+    private var admin: AdminThread?
 
     /// The bound of client connections.
     var connectionsMax: Int { shared.connectionsMax }
@@ -72,6 +78,7 @@ private final class RunningProxy {
         self.errorLog = errorLog
         self.logger = logger
         shutdownGraceMilliseconds = configuration.shutdownGraceMilliseconds
+        drainDelayMilliseconds = configuration.drainDelayMilliseconds
         do {
             if let destination = configuration.accessLog.destination {
                 accessLog = try AccessLogThread(
@@ -105,6 +112,12 @@ private final class RunningProxy {
         certificates = CertificateKeeper(shared, material, stamps: stamps, keys: keys, logger)
         watchServers()
         try startWorkers(sockets, material, keys)
+        guard !sockets.admin.isEmpty else { return }
+        do {
+            admin = try AdminThread(sockets.admin, shared)
+        } catch {
+            throw StartupError("cannot start the admin listener", error)
+        }
     }
 
     /// Starts looking up the servers that have names.
@@ -171,24 +184,35 @@ private final class RunningProxy {
         if let failure { throw StartupError("a worker cannot start", failure) }
     }
 
+    /// How far the end has come that a signal asked for. Times are absolute, in milliseconds.
+    private enum Ending {
+        /// Nobody asked.
+        case none
+        /// It was announced: everything is served as before, until the workers are told at this time.
+        case announced(drainAt: UInt64)
+        /// The workers let running exchanges end, until they are stopped at this time.
+        case draining(stopAt: UInt64)
+        /// The workers were told to end at once.
+        case stopped
+
+        /// When it goes on by itself; `.max` is never.
+        var dueMilliseconds: UInt64 {
+            switch self {
+            case .none, .stopped: .max
+            case .announced(let time), .draining(let time): time
+            }
+        }
+    }
+
     func waitForEnd(_ signals: borrowing Signals) {
-        var deadline: UInt64?
+        var ending = Ending.none
         var nextLook = certificates.hasWork ? milliseconds + CertificateKeeper.intervalMilliseconds : .max
         while runningWorkers > 0 {
-            let next = min(deadline ?? .max, nextLook)
+            let next = min(ending.dueMilliseconds, nextLook)
             let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
             switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
             case .reload: reload()
-            case .terminate:
-                if deadline == nil {
-                    serviceManager.tell(.stopping)
-                    logger.info("stopping: running exchanges may end")
-                    tellAll(.drain)
-                    deadline = milliseconds + UInt64(shutdownGraceMilliseconds)
-                } else {
-                    logger.notice("stopping at once")
-                    tellAll(.stop)
-                }
+            case .terminate: endWasAskedFor(&ending)
             case .timedOut: break
             case .woken: readMessages()
             }
@@ -196,16 +220,46 @@ private final class RunningProxy {
                 certificates.look()
                 nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
             }
-            if let over = deadline, milliseconds >= over {
-                logger.notice("shutdown_grace is over; what still runs is ended")
-                tellAll(.stop)
-                deadline = .max
-            }
+            if milliseconds >= ending.dueMilliseconds { endIsDue(&ending) }
         }
+        admin?.stop()
         accessLog?.stop()
         resolver?.stop()
         // What they had to say last.
         readMessages()
+    }
+
+    /// SIGTERM or SIGINT: who watches learns it first, then the workers; a second signal ends everything.
+    private func endWasAskedFor(_ ending: inout Ending) {
+        switch ending {
+        case .none:
+            serviceManager.tell(.stopping)
+            admin?.beginDraining()
+            if drainDelayMilliseconds > 0 {
+                logger.info(
+                    "stopping: not ready any more; all is served for drain_delay",
+                    metadata: ["drain_delay_milliseconds": "\(drainDelayMilliseconds)"])
+            }
+            ending = .announced(drainAt: milliseconds + UInt64(drainDelayMilliseconds))
+        case .announced, .draining, .stopped:
+            logger.notice("stopping at once")
+            tellAll(.stop)
+            ending = .stopped
+        }
+    }
+
+    private func endIsDue(_ ending: inout Ending) {
+        switch ending {
+        case .announced:
+            logger.info("stopping: running exchanges may end")
+            tellAll(.drain)
+            ending = .draining(stopAt: milliseconds + UInt64(shutdownGraceMilliseconds))
+        case .draining:
+            logger.notice("shutdown_grace is over; what still runs is ended")
+            tellAll(.stop)
+            ending = .stopped
+        case .none, .stopped: break
+        }
     }
 
     /// SIGHUP: logs are opened again, certificates read again.

@@ -40,6 +40,8 @@ final class SharedState: Sendable {
     let accessLog: AccessLogThread?
     /// Looks names up; nil if the configuration has none.
     let resolver: Resolver?
+    /// What is counted.
+    let metrics: ProxyMetrics
     /// The bound of client connections in the whole process.
     let connectionsMax: Int
     /// How many pipes each worker may have.
@@ -56,6 +58,7 @@ final class SharedState: Sendable {
             configuration.connectionsMax
             ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
         self.workerCount = workerCount
+        metrics = ProxyMetrics(configuration, workerCount: workerCount)
         self.accessLog = accessLog
         self.resolver = resolver
         self.control = control

@@ -94,6 +94,7 @@ extension Worker {
         }.place
         connection.pointee.phaseStartMilliseconds = nowMilliseconds
         shared.connectionOpened()
+        metrics.count(.connectionsAccepted)
         do {
             try epoll.addConnection(socket, connection.pointee.timer.owner)
         } catch {

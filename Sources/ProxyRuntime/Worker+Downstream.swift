@@ -375,6 +375,7 @@ extension Worker {
             Socket.close(connection.pointee.socket)
         }
         shared.connectionClosed()
+        metrics.count(.connectionsClosed)
         hot.pointee.graveyard.append(connection.pointee.timer.owner)
     }
 

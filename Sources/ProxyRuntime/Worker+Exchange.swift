@@ -105,6 +105,7 @@ extension Worker {
                 route: route, snapshot: hot.pointee.snapshot, requestID: nextRequestID(), head: head,
                 wallMicroseconds: nowMicroseconds &+ hot.pointee.wallOffsetMicroseconds)
         }.place
+        metrics.count(.exchangesBegun)
         hot.pointee.snapshot.pointee.holderCount += 1
         connection.pointee.exchange = exchange
         connection.pointee.phase = .exchanging
@@ -194,6 +195,7 @@ extension Worker {
         case .reset:
             if let upstream = exchange.pointee.upstream { resetWhenDelivered(upstream, exchange) }
         case .retry:
+            metrics.count(.retries)
             letGo(exchange)
             // While we seek, the client is not waited for.
             updateTimer(exchange.pointee.downstream)
@@ -326,6 +328,8 @@ extension Worker {
     /// Writes the record and frees everything the exchange holds.
     private func endExchange(_ exchange: ExchangePointer) {
         if let ring { writeRecord(exchange, to: ring) }
+        metrics.exchangeEnded(exchange, now: nowMicroseconds)
+        if exchange.pointee.machine.isTunnel { metrics.count(.tunnelsEnded) }
         precondition(exchange.pointee.upstream == nil, "an exchange ends without its upstream connection")
         leaveServer(exchange)
         if let dial = exchange.pointee.dial { endDialling(dial) }

@@ -203,6 +203,7 @@ extension Worker {
         }.place
         connection.pointee.exchange = exchange
         exchange.pointee.upstream = connection
+        metrics.count(.upstreamConnects)
         do {
             let isConnected = try Socket.connect(socket, to: address)
             try epoll.addConnection(socket, connection.pointee.timer.owner)
@@ -255,6 +256,7 @@ extension Worker {
         connection.pointee.exchange = exchange
         exchange.pointee.upstream = connection
         exchange.pointee.reusedUpstream = isReused
+        if isReused { metrics.count(.upstreamReuses) }
         exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
         perform(exchange.pointee.machine.upstreamAttached(isReused: isReused, now: nowMicroseconds), for: exchange)
     }

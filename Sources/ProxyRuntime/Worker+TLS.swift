@@ -148,6 +148,7 @@ extension Worker {
 
     private func handshakeEnded(_ connection: DownstreamPointer, _ tls: UnsafeMutablePointer<ClientTLS>) {
         let session = tls.pointee.session
+        metrics.count(session.isResumed ? .handshakesResumed : .handshakesFull)
         let nameMax = TLSSession.serverNameBytesMax
         var certificateBytes = session.hasPeerCertificate ? session.peerCertificate(into: scratch, capacity: 0) : 0
         // It is left out rather than cut.
@@ -312,6 +313,7 @@ extension Worker {
     func endTLS(_ connection: DownstreamPointer) {
         guard let tls = connection.pointee.tls else { return }
         connection.pointee.tls = nil
+        if !tls.pointee.session.isEstablished { metrics.count(.handshakesFailed) }
         if connection.pointee.outbound.isEmpty, !connection.pointee.endsByReset,
             !connection.pointee.state.contains(.isBroken)
         {

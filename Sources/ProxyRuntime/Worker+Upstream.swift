@@ -293,6 +293,7 @@ extension Worker {
             headBytesMax: route.pointee.forwarding.responseHeadBytesMax, fieldsMax: head.fieldsCapacity,
             targetBytesMax: 0)
         var offset = 0
+        var forwardedHead = false
         connection.pointee.state.insert(.isProcessing)
         decoding: while connection.pointee.phase == .busy, let exchange = connection.pointee.exchange,
             exchange == first
@@ -302,7 +303,7 @@ extension Worker {
             case .needsInput: break decoding
             case .interim: forwardInterim(exchange)
             case .head:
-                forwardHead(exchange, connection)
+                forwardedHead = forwardHead(exchange, connection)
                 if connection.pointee.exchange == first, first.pointee.machine.isTunnel {
                     openTunnel(first, UnsafeBufferPointer(rebasing: input[offset...]))
                     offset = input.count
@@ -331,6 +332,7 @@ extension Worker {
             }
         }
         if downstream.pointee.phase != .closed { flush(downstream) } else { downstreamGather.clear() }
+        if forwardedHead { noteHold(downstream) }
         connection.pointee.state.remove(.isProcessing)
         if !isScratch || offset < input.count { keepRest(of: input, from: offset, connection, isScratch: isScratch) }
         // Before the final head only an interim one is progress: a head that trickles in is not.
@@ -371,11 +373,12 @@ extension Worker {
         if storage.pointee.status == 100 { updateTimer(exchange.pointee.downstream) }
     }
 
-    private func forwardHead(_ exchange: ExchangePointer, _ connection: UpstreamPointer) {
+    /// - Returns: whether it was forwarded.
+    private func forwardHead(_ exchange: ExchangePointer, _ connection: UpstreamPointer) -> Bool {
         let actions = exchange.pointee.machine.responseHeadReceived(head, now: nowMicroseconds)
         guard actions.downstream == .forwardHead else {
             perform(actions, for: exchange)
-            return
+            return false
         }
         connection.pointee.isPersistent = head.isPersistent
         if head.storage.pointee.facts.contains(.keepAliveTimeout) {
@@ -404,6 +407,15 @@ extension Worker {
         }
         // With a final head the wait for request content is not the client's fault any more.
         if exchange.pointee.machine.requestSide == .receiving { updateTimer(exchange.pointee.downstream) }
+        return true
+    }
+
+    /// A server's final head was written: how long it was here is counted, from the beginning of the turn in which it was
+    /// received. Whatever else the turn did for the exchange meanwhile is counted with it.
+    private func noteHold(_ downstream: DownstreamPointer) {
+        metrics.headWasHeld(
+            microseconds: Clock.monotonicMicroseconds() &- nowMicroseconds,
+            listener: downstream.pointee.listener.pointee.index)
     }
 
     private func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
@@ -491,6 +503,7 @@ extension Worker {
         }
         connection.pointee.phase = .idle
         server.pointee.idle.push(connection.idleLink, nowMilliseconds: nowMilliseconds)
+        metrics.count(.idlePushed)
         let deadline = nowMilliseconds &+ min(state.pointee.idleMillisecondsMax, peerIdleMilliseconds &- 1000)
         wheel.set(connection.timer, deadlineMilliseconds: deadline)
         if server.pointee.idle.count > state.pointee.idleConnectionsMax,
@@ -521,11 +534,14 @@ extension Worker {
     func closeUpstream(_ connection: UpstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
         switch connection.pointee.phase {
-        case .idle: connection.pointee.server?.pointee.idle.remove(connection.idleLink)
+        case .idle:
+            connection.pointee.server?.pointee.idle.remove(connection.idleLink)
+            metrics.count(.idleClosed)
         case .busy: upstreamGather.clear()
         case .connecting, .handshaking, .finishing, .closed: break
         }
         connection.pointee.phase = .closed
+        metrics.count(.upstreamClosed)
         if connection.pointee.state.contains(.isTLS) { endTLS(connection) }
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }

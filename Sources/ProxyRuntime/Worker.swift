@@ -112,6 +112,8 @@ final class Worker {
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
     let dateText: UnsafeMutablePointer<UInt8>
     let ring: LogRing?
+    /// What this worker counts.
+    let metrics: MetricCells
     /// Each listener's TLS.
     var contexts: [TLSServerContext?]
     /// The first half of every request's identity.
@@ -182,6 +184,7 @@ final class Worker {
         downstreamGather = Gather(scratchCapacity: gatherBytes)
         upstreamGather = Gather(scratchCapacity: gatherBytes)
         ring = shared.accessLog?.rings[number]
+        metrics = shared.metrics.workers[number].cells
         dateText = .allocate(capacity: HTTPDate.textBytes)
 
         let servers = UnsafeMutablePointer<ServerState>.allocate(capacity: max(1, shared.servers.count))

@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Glibc
+import ProxyRuntime
 
 @main
 struct Headfirst: ParsableCommand {
@@ -20,6 +21,7 @@ struct Headfirst: ParsableCommand {
               headfirst run --config proxy.conf   Serve.
               headfirst explain --config proxy.conf GET http://localhost:8080/
                                                   What would become of this request.
+              headfirst health                    Whether the running one lives, for probes.
 
             SIGNALS:
               SIGTERM, SIGINT   Stop when running exchanges have ended, at the latest
@@ -31,8 +33,8 @@ struct Headfirst: ParsableCommand {
               71   The operating system refused something: an address in use, say.
               78   The configuration is wrong or missing.
             """,
-        version: "0.1.0",
-        subcommands: [Run.self, Check.self, Explain.self, Demo.self])
+        version: Proxy.version,
+        subcommands: [Run.self, Check.self, Explain.self, Health.self, Demo.self])
 
     static func main() {
         // A reader of our output that is gone, or a peer behind splice, is an error of a call and no reason to die.

@@ -34,8 +34,8 @@ import Testing
         // Names.
         Case("wrokers 2;", "1:1: unknown directive \"wrokers\"; did you mean \"workers\"?"),
         Case("zzzzzz 2;", "1:1: unknown directive \"zzzzzz\""),
-        Case("admin { }", "1:1: unknown directive \"admin\""),
-        Case("bind 80;", "1:1: \"bind\" is not allowed at top level; it belongs in a listener"),
+        Case("gate { }", "1:1: unknown directive \"gate\""),
+        Case("bind 80;", "1:1: \"bind\" is not allowed at top level; it belongs in a listener or in admin"),
         Case("route / { }", "1:1: \"route\" is not allowed at top level; it belongs in a listener or in a host"),
         Case(
             "set_request_field A b;",

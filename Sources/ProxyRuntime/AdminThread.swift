@@ -1,0 +1,236 @@
+// The thread that answers `/healthz`, `/readyz` and `/metrics`. It shares nothing with the workers but what they count:
+// it answers while they are busy, and nothing that is asked of it takes their time. Every socket is non-blocking, a
+// connection lives for ten seconds at most, takes one request, and gives way to a newer one when there are 64.
+
+import EventLoop
+import Glibc
+import HTTP1
+import HTTPSemantics
+import ProxyCore
+import Synchronization
+
+/// See the head of the file.
+final class AdminThread: Sendable {
+    private let shared: SharedState
+    private let wakeUp: WakeUp
+    private let isDraining = Atomic<Bool>(false)
+    private let isStopped = Atomic<Bool>(false)
+    private let isEnded = Atomic<Bool>(false)
+
+    /// Begins to listen, and starts the thread.
+    /// - Parameter sockets: bound; the thread closes them.
+    init(_ sockets: [Int32], _ shared: SharedState) throws(SystemError) {
+        self.shared = shared
+        wakeUp = try WakeUp()
+        for socket in sockets { try Socket.listen(socket, backlog: AdminLoop.connectionsMax) }
+        try Thread.start(name: "admin") { [self] in
+            run(sockets)
+            isEnded.store(true, ordering: .releasing)
+        }
+    }
+
+    /// From now on `/readyz` says that no more should be sent here.
+    func beginDraining() { isDraining.store(true, ordering: .releasing) }
+
+    /// Ends the thread.
+    func stop() {
+        isStopped.store(true, ordering: .releasing)
+        wakeUp.ring()
+        // It never blocks, so it ends at once; but to be sure nobody waits for ever.
+        let stepMicroseconds: UInt32 = 1_000
+        for _ in 0..<(1_000_000 / stepMicroseconds) {
+            if isEnded.load(ordering: .acquiring) { return }
+            usleep(stepMicroseconds)
+        }
+    }
+
+    private func run(_ sockets: [Int32]) {
+        var loop = AdminLoop(sockets, wakeUp: wakeUp.descriptor) { [self] method, path in
+            AdminResponse(to: method, path: path, isDraining: isDraining.load(ordering: .acquiring)) {
+                MetricsText.write(shared)
+            }
+        }
+        while !isStopped.load(ordering: .acquiring) { loop.turn() }
+        loop.end()
+    }
+}
+
+/// The loop over the sockets.
+private struct AdminLoop {
+    /// How many connections there may be at once.
+    static let connectionsMax = 64
+    /// How long accepting pauses when no descriptor is left.
+    private static let pauseMilliseconds: UInt64 = 100
+
+    private let listeners: [Int32]
+    private let wakeUp: Int32
+    private let answer: (Method, String) -> AdminResponse
+    /// The oldest first.
+    private var connections: [AdminConnection] = []
+    private let head = Head(fieldsCapacity: AdminConnection.limits.fieldsMax)
+    private let room = UnsafeMutablePointer<UInt8>.allocate(capacity: AdminConnection.readBytesMax)
+    private var acceptAgainMilliseconds: UInt64 = 0
+
+    init(_ listeners: [Int32], wakeUp: Int32, answer: @escaping (Method, String) -> AdminResponse) {
+        self.listeners = listeners
+        self.wakeUp = wakeUp
+        self.answer = answer
+    }
+
+    /// Closes everything.
+    func end() {
+        for socket in listeners + connections.map(\.socket) { Socket.close(socket) }
+        head.destroy()
+        room.deallocate()
+    }
+
+    /// Waits, and does what has become possible.
+    mutating func turn() {
+        var now = Self.milliseconds
+        let isPaused = now < acceptAgainMilliseconds
+        var entries = [pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)]
+        // poll passes over a negative descriptor.
+        entries += listeners.map { pollfd(fd: isPaused ? -1 : $0, events: Int16(POLLIN), revents: 0) }
+        entries += connections.map { pollfd(fd: $0.socket, events: $0.awaitedEvents, revents: 0) }
+        var next = connections.first?.deadlineMilliseconds ?? .max
+        if isPaused { next = min(next, acceptAgainMilliseconds) }
+        let timeout = next == .max ? -1 : Int32(clamping: next > now ? next - now : 0)
+        guard poll(&entries, nfds_t(entries.count), timeout) >= 0 else { return }
+        now = Self.milliseconds
+        for index in connections.indices {
+            if entries[1 + listeners.count + index].revents != 0 {
+                connections[index].goOn(head, room, answer)
+            }
+            if connections[index].deadlineMilliseconds <= now { connections[index].phase = .over }
+        }
+        removeEnded()
+        for (index, listener) in listeners.enumerated() where entries[1 + index].revents != 0 {
+            accept(listener, now: now)
+        }
+    }
+
+    private mutating func accept(_ listener: Int32, now: UInt64) {
+        for _ in 0..<Self.connectionsMax {
+            switch Socket.accept(listener) {
+            case .accepted(let socket, _):
+                if connections.count == Self.connectionsMax { Socket.close(connections.removeFirst().socket) }
+                connections.append(AdminConnection(socket, now: now))
+            case .goneAlready: continue
+            case .nothingWaiting: return
+            case .exhausted:
+                acceptAgainMilliseconds = now + Self.pauseMilliseconds
+                return
+            }
+        }
+    }
+
+    private mutating func removeEnded() {
+        for connection in connections where connection.phase == .over { Socket.close(connection.socket) }
+        connections.removeAll { $0.phase == .over }
+    }
+
+    private static var milliseconds: UInt64 { Clock.monotonicMicroseconds() / 1000 }
+}
+
+/// A connection: one request, one answer.
+private struct AdminConnection {
+    enum Phase {
+        /// The request's head is not complete.
+        case receiving
+        /// The answer is not out.
+        case sending
+        /// Our direction is ended; what still comes is thrown away, so that the answer is not lost to a reset.
+        case lingering
+        /// To be closed.
+        case over
+    }
+
+    static let limits = HeadLimits(headBytesMax: 8 << 10, fieldsMax: 32, targetBytesMax: 8 << 10)
+    static let readBytesMax = 4096
+    private static let lifeMilliseconds: UInt64 = 10_000
+    /// Calls on one socket in a turn: who sends without end keeps nobody waiting.
+    private static let callsPerTurnMax = 16
+
+    let socket: Int32
+    let deadlineMilliseconds: UInt64
+    var phase = Phase.receiving
+    private var decoder = HTTP1Decoder(.request)
+    private var inbound: [UInt8] = []
+    private var outbound: [UInt8] = []
+    private var sentCount = 0
+    /// Whether the socket took nothing the last time.
+    private var isFull = false
+
+    init(_ socket: Int32, now: UInt64) {
+        self.socket = socket
+        deadlineMilliseconds = now + Self.lifeMilliseconds
+    }
+
+    var awaitedEvents: Int16 { Int16(phase == .sending ? POLLOUT : POLLIN) }
+
+    /// Does what is possible now.
+    mutating func goOn(_ head: Head, _ room: UnsafeMutablePointer<UInt8>, _ answer: (Method, String) -> AdminResponse) {
+        for _ in 0..<Self.callsPerTurnMax {
+            switch phase {
+            case .receiving:
+                switch Socket.receive(socket, into: room, capacity: Self.readBytesMax) {
+                case .bytes(let count):
+                    inbound.append(contentsOf: UnsafeBufferPointer(start: room, count: count))
+                    decode(head, answer)
+                case .wouldBlock: return
+                case .ended, .failed: phase = .over
+                }
+            case .sending: send()
+            case .lingering:
+                switch Socket.receive(socket, into: room, capacity: Self.readBytesMax) {
+                case .bytes: break
+                case .wouldBlock: return
+                case .ended, .failed: phase = .over
+                }
+            case .over: return
+            }
+            if phase == .sending, isFull { return }
+        }
+    }
+
+    private mutating func decode(_ head: Head, _ answer: (Method, String) -> AdminResponse) {
+        let input = inbound
+        var decoder = decoder
+        var consumed = 0
+        let response: [UInt8]? = input.withUnsafeBufferPointer { bytes in
+            switch decoder.next(bytes, from: &consumed, into: head, limits: Self.limits) {
+            case .needsInput: return nil
+            case .failed(let fault): return AdminResponse(refusing: fault).bytes(toHEAD: false)
+            case .head:
+                let method = head.storage.pointee.method
+                let target = head.text(head.storage.pointee.originForm)
+                let path = String(target.prefix { $0 != "?" })
+                return answer(method, path).bytes(toHEAD: method == .head)
+            case .interim, .content, .trailers, .ended: preconditionFailure("a request begins with its head")
+            }
+        }
+        self.decoder = decoder
+        inbound.removeFirst(consumed)
+        guard let response else { return }
+        inbound = []
+        outbound = response
+        phase = .sending
+    }
+
+    private mutating func send() {
+        isFull = false
+        let result = outbound.withUnsafeBufferPointer { bytes in
+            bytes.baseAddress.map { Socket.send(socket, $0 + sentCount, count: bytes.count - sentCount) }
+        }
+        switch result {
+        case .bytes(let count):
+            sentCount += count
+            guard sentCount == outbound.count else { return }
+            outbound = []
+            Socket.endSending(socket)
+            phase = .lingering
+        case .wouldBlock: isFull = true
+        case .ended, .failed, nil: phase = .over
+        }
+    }
+}

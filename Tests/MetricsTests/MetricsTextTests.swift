@@ -1,0 +1,75 @@
+// The spelling of values and labels, the numbering of routes, and the answers of the admin listener.
+
+import HTTPSemantics
+import ProxyConfiguration
+import ProxyCore
+import Testing
+
+@testable import ProxyRuntime
+
+@Suite struct MetricsTextTests {
+    @Test(arguments: [
+        (UInt64(0), "0"), (1, "0.000001"), (32, "0.000032"), (500_000, "0.5"), (16_777_216, "16.777216"),
+        (7_000_000, "7"), (4_294_967_296, "4294.967296"),
+    ])
+    func secondsAreExact(microseconds: UInt64, text: String) {
+        #expect(MetricsText.seconds(microseconds) == text)
+    }
+
+    @Test func labelsAreEscaped() {
+        #expect(MetricsText.escaped("a\"b\\c\nd é") == "a\\\"b\\\\c\\nd é")
+    }
+
+    @Test func theSnapshotAndTheReaderCountAlike() throws {
+        let text = """
+            upstream app { server 127.0.0.1:1; }
+            listener one {
+                bind 127.0.0.1:0;
+                host a.example b.example { route / { upstream app; } }
+                route /x { respond 200; }
+                route = /y { redirect 308 /x; }
+            }
+            listener two { bind 127.0.0.1:0; connect allow *:443; route / { upstream app; } }
+            """
+        let configuration = try ConfigurationFile.parse(text: Array(text.utf8), file: "t").configuration
+        let entries = RouteNumbering(configuration).entries
+        #expect(entries.map(\.listener) == ["one", "one", "one", "one", "two", "two", "two"])
+        #expect(entries.map(\.route) == ["/", "/x", "= /y", "", "/", "connect", ""])
+        #expect(entries.map(\.host) == ["a.example", "", "", "", "", "", ""])
+        #expect(entries.map(\.upstream) == ["app", "", "", "", "app", "", ""])
+        #expect(entries.map(\.hasServer) == [true, false, false, false, true, true, false])
+        let snapshot = Snapshot(configuration, nodeName: "node")
+        #expect(snapshot.listeners.map(\.numberWithoutRoute) == [3, 6])
+        #expect(snapshot.listeners.map(\.index) == [0, 1])
+        #expect(snapshot.listeners[0].connectRoute == nil)
+        #expect(snapshot.listeners[1].connectRoute?.pointee.number == 5)
+    }
+}
+
+@Suite struct AdminResponseTests {
+    private func answer(_ method: Method, _ path: String, isDraining: Bool = false) -> AdminResponse {
+        AdminResponse(to: method, path: path, isDraining: isDraining) { "metrics" }
+    }
+
+    @Test func readinessEndsWithTheDrainAndHealthDoesNot() {
+        #expect(answer(.get, "/readyz").status == 200)
+        #expect(answer(.get, "/readyz", isDraining: true).status == 503)
+        #expect(answer(.get, "/healthz", isDraining: true).status == 200)
+        #expect(answer(.get, "/metrics", isDraining: true).content == "metrics")
+    }
+
+    @Test func whatIsThereDecidesBeforeTheMethodDoes() {
+        #expect(answer(.post, "/nothing").status == 404)
+        #expect(answer(.post, "/metrics").status == 405)
+        #expect(answer(.post, "/metrics").tellsMethods)
+        #expect(answer(.head, "/metrics").status == 200)
+    }
+
+    @Test func headHasTheLengthAndNoContent() {
+        let text = String(decoding: answer(.head, "/healthz").bytes(toHEAD: true), as: UTF8.self)
+        #expect(text.contains("\r\nContent-Length: 3\r\n"))
+        #expect(text.hasSuffix("\r\n\r\n"))
+        let whole = String(decoding: answer(.get, "/healthz").bytes(toHEAD: false), as: UTF8.self)
+        #expect(whole == text + "ok\n")
+    }
+}
