@@ -46,8 +46,7 @@ struct CertificateKeeper {
         let now = Clock.monotonicMicroseconds() / 1000
         if now - keysMadeMilliseconds >= UInt64(TLSServerContext.sessionLifetimeSeconds) * 1000 {
             keysMadeMilliseconds = now
-            keys = keys.rotated()
-            for mailbox in shared.mailboxes { mailbox.post(.ticketKeysChanged(keys)) }
+            turnKeysOver()
         }
         let stamps = FileStamps(shared.configuration)
         defer { lastStamps = stamps }
@@ -58,6 +57,18 @@ struct CertificateKeeper {
     /// Reads every file, changed or not.
     mutating func readAgain() {
         readAgain(FileStamps(shared.configuration))
+    }
+
+    private mutating func turnKeysOver() {
+        do throws(TLSSetupError) {
+            keys = try keys.rotated()
+        } catch {
+            logger.error(
+                "there are no new keys for session tickets; the old ones stay in use",
+                metadata: ["reason": "\(error.description)"])
+            return
+        }
+        for mailbox in shared.mailboxes { mailbox.post(.ticketKeysChanged(keys)) }
     }
 
     private mutating func readAgain(_ stamps: FileStamps) {

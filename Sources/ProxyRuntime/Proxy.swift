@@ -108,7 +108,12 @@ private final class RunningProxy {
             if !problem.isWarning { throw StartupError(whole: problem.description) }
             logger.warning("\(problem.message)", metadata: ["at": "\(problem.location.text)"])
         }
-        let keys = TicketKeys.random()
+        let keys: TicketKeys
+        do throws(TLSSetupError) {
+            keys = try TicketKeys.random()
+        } catch {
+            throw StartupError(error.description)
+        }
         certificates = CertificateKeeper(shared, material, stamps: stamps, keys: keys, logger)
         watchServers()
         try startWorkers(sockets, material, keys)

@@ -92,7 +92,7 @@ struct TLSMaterial: Sendable {
         guard policies.count == listener.tls.count, let first = listener.tls.first else { return [] }
         // OpenSSL's word on lists of ciphers and curves comes with the first context.
         let context = attempt(at: first.location) { () throws(TLSSetupError) in
-            try TLSServerContext(policies: policies, ticketKeys: TicketKeys.random())
+            try TLSServerContext(policies: policies, ticketKeys: try TicketKeys.random())
         }
         guard let context else { return [] }
         context.retire()

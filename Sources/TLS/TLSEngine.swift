@@ -88,7 +88,7 @@ extension TLSWindow {
 enum WindowBIO {
     /// A BIO over a window.
     static func make(_ window: UnsafeMutablePointer<TLSWindow>) -> OpaquePointer? {
-        guard let bio = BIO_new(method.pointer) else { return nil }
+        guard let method = method.pointer, let bio = BIO_new(method) else { return nil }
         BIO_set_data(bio, window)
         BIO_set_init(bio, 1)
         return bio
@@ -96,12 +96,13 @@ enum WindowBIO {
 
     /// The method is read by all threads and written by none once it is made.
     private struct Method: @unchecked Sendable {
-        let pointer: OpaquePointer
+        /// nil if there was no memory for it: then no session is made.
+        let pointer: OpaquePointer?
     }
 
     private static let method: Method = {
         guard let method = BIO_meth_new(BIO_TYPE_SOURCE_SINK | BIO_get_new_index(), "headfirst window") else {
-            fatalError("no memory for a BIO method")
+            return Method(pointer: nil)
         }
         BIO_meth_set_read_ex(method) { bio, room, capacity, count in
             guard let bio, let room, let count, let window = WindowBIO.window(of: bio) else { return 0 }

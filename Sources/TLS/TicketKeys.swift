@@ -20,18 +20,20 @@ package struct TicketKeys: Sendable {
     }
 
     /// Fresh keys without any before them.
-    package static func random() -> TicketKeys { TicketKeys(current: randomSet(), previous: []) }
+    package static func random() throws(TLSSetupError) -> TicketKeys {
+        TicketKeys(current: try randomSet(), previous: [])
+    }
 
     /// Fresh keys; the current ones become the previous.
-    package func rotated() -> TicketKeys { TicketKeys(current: Self.randomSet(), previous: current) }
+    package func rotated() throws(TLSSetupError) -> TicketKeys {
+        TicketKeys(current: try Self.randomSet(), previous: current)
+    }
 
-    private static func randomSet() -> [UInt8] {
+    private static func randomSet() throws(TLSSetupError) -> [UInt8] {
         OpenSSLLibrary.start()
-        return [UInt8](unsafeUninitializedCapacity: setBytes) { room, count in
-            // Without random numbers there is no security, and nothing that a server could do instead.
-            guard RAND_priv_bytes(room.baseAddress, Int32(setBytes)) == 1 else { fatalError("no random numbers") }
-            count = setBytes
-        }
+        var set = [UInt8](repeating: 0, count: setBytes)
+        guard RAND_priv_bytes(&set, Int32(setBytes)) == 1 else { throw .library(OpenSSLErrors.takeText()) }
+        return set
     }
 }
 

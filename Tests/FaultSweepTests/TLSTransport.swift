@@ -218,13 +218,14 @@ final class SweepTLS: @unchecked Sendable {
     /// How clients end their direction.
     let clientEnding: TLSEnding
     private let certificate: TLSCertificate
-    private let keys = TicketKeys.random()
+    private let keys: TicketKeys
     private let clientContext: TLSClientContext
     /// The client's memory of the proxy, and the servers' contexts: all belong to the sweep's one thread.
     private let clientPeer: TLSClientPeer
     private let serverContext: TLSServerContext
 
     init(_ mode: TLSMode) throws {
+        keys = try .random()
         isOnClients = mode != .servers
         isOnServers = mode != .clients
         clientEnding = mode == .clients ? .notify : .notifyAndFIN
@@ -253,7 +254,7 @@ final class SweepTLS: @unchecked Sendable {
     func listenerContext() throws -> TLSServerContext? {
         guard isOnClients else { return nil }
         return try TLSServerContext(
-            policies: [TLSServerPolicy(name: "listener", certificates: [certificate])], ticketKeys: .random())
+            policies: [TLSServerPolicy(name: "listener", certificates: [certificate])], ticketKeys: try .random())
     }
 
     /// The proxy's own: how it speaks to a server. Whom it trusts is not what is swept.

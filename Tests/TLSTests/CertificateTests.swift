@@ -86,7 +86,7 @@ import Testing
         func error(_ change: (inout TLSServerPolicy) -> Void) -> TLSSetupError? {
             do {
                 let context = try TLSServerContext(
-                    policies: [serverPolicy("rsa", change: change)], ticketKeys: .random())
+                    policies: [serverPolicy("rsa", change: change)], ticketKeys: try .random())
                 context.retire()
                 return nil
             } catch {

@@ -10,7 +10,7 @@ import Testing
     /// Two workers of one listener, and what a client does there.
     @Test(arguments: versions)
     func resumesOnAnotherWorker(_ version: TLSVersion) throws {
-        let keys = TicketKeys.random()
+        let keys = try TicketKeys.random()
         let policy = serverPolicy("rsa")
         let wire = try Wire([policy], clientPolicy { only(version, &$0) }, keys: keys)
         let other = try TLSServerContext(policies: [policy], ticketKeys: keys)
@@ -27,7 +27,7 @@ import Testing
             #expect(server.plaintext == bytes(9) && client.plaintext == bytes(8))
         }
         // Other keys: a whole handshake, and all is well.
-        let stranger = try TLSServerContext(policies: [policy], ticketKeys: .random())
+        let stranger = try TLSServerContext(policies: [policy], ticketKeys: try .random())
         defer { stranger.retire() }
         let (client, server) = try wire.connected(server: stranger)
         #expect(client.isEstablished && server.isEstablished && !server.session.isResumed)
@@ -35,18 +35,18 @@ import Testing
 
     @Test(arguments: versions)
     func ticketsOutliveOneRotation(_ version: TLSVersion) throws {
-        let first = TicketKeys.random()
+        let first = try TicketKeys.random()
         let wire = try Wire([serverPolicy("rsa")], clientPolicy { only(version, &$0) }, keys: first)
         _ = try wire.connected()
-        let second = first.rotated()
+        let second = try first.rotated()
         wire.server.setTicketKeys(second)
         #expect(try wire.connected().server.session.isResumed)
         // That session was sealed anew, so it outlives the next rotation.
-        let third = second.rotated()
+        let third = try second.rotated()
         wire.server.setTicketKeys(third)
         #expect(try wire.connected().server.session.isResumed)
         // Unused over two rotations it is too old.
-        wire.server.setTicketKeys(third.rotated().rotated())
+        wire.server.setTicketKeys(try third.rotated().rotated())
         let (client, server) = try wire.connected()
         #expect(client.isEstablished && server.isEstablished && !server.session.isResumed)
     }
@@ -54,7 +54,7 @@ import Testing
     /// A ticket of one policy is worth nothing under another, nor one name's under another name.
     @Test(arguments: versions)
     func neverResumesUnderAnotherPolicyOrName(_ version: TLSVersion) throws {
-        let keys = TicketKeys.random()
+        let keys = try TicketKeys.random()
         let plain = serverPolicy("rsa")
         let strict = serverPolicy("rsa") {
             $0.clientVerification = .optional
@@ -123,7 +123,7 @@ import Testing
             $0.clientVerification = .required
             $0.clientTrust = certificates.trust()
         }
-        let behind = try TLSServerContext(policies: [serverPolicy("second"), named], ticketKeys: .random())
+        let behind = try TLSServerContext(policies: [serverPolicy("second"), named], ticketKeys: try .random())
         defer { behind.retire() }
         #expect(try !wire.connected(server: behind).server.session.isResumed)
         #expect(try wire.connected(server: behind).server.session.isResumed)
@@ -139,7 +139,7 @@ import Testing
 
     /// A renewed certificate changes no policy: sessions go on.
     @Test func aReloadKeepsSessions() throws {
-        let keys = TicketKeys.random()
+        let keys = try TicketKeys.random()
         let wire = try Wire([serverPolicy("rsa")], clientPolicy(), keys: keys)
         _ = try wire.connected()
         let renewed = try TLSServerContext(policies: [serverPolicy("ecdsa")], ticketKeys: keys)
@@ -149,7 +149,7 @@ import Testing
 
     /// Contexts and peers that were retired live on until their last session ends.
     @Test func retiredContextsServeTheirSessions() throws {
-        let server = try TLSServerContext(policies: [serverPolicy("rsa")], ticketKeys: .random())
+        let server = try TLSServerContext(policies: [serverPolicy("rsa")], ticketKeys: try .random())
         let client = try TLSClientContext(clientPolicy())
         let peer = try TLSClientPeer(client, serverName: "site.example.com")
         let sides = (Side(client: peer), Side(server: server))

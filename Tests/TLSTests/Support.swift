@@ -111,8 +111,8 @@ final class Wire {
     let client: TLSClientContext
     private var peers: [String: TLSClientPeer] = [:]
 
-    init(_ policies: [TLSServerPolicy], _ clientPolicy: TLSClientPolicy, keys: TicketKeys = .random()) throws {
-        server = try TLSServerContext(policies: policies, ticketKeys: keys)
+    init(_ policies: [TLSServerPolicy], _ clientPolicy: TLSClientPolicy, keys: TicketKeys? = nil) throws {
+        server = try TLSServerContext(policies: policies, ticketKeys: keys ?? .random())
         client = try TLSClientContext(clientPolicy)
     }
 

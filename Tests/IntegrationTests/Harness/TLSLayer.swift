@@ -48,7 +48,7 @@ struct TLSServerSettings: Sendable {
     var asksClients = false
     /// The oldest version.
     var minimumVersion = TLSVersion.tls12
-    fileprivate let keys = TicketKeys.random()
+    private let keys = Result { try TicketKeys.random() }
 
     fileprivate func context() throws -> TLSServerContext {
         let files = Certificates.shared
@@ -60,7 +60,7 @@ struct TLSServerSettings: Sendable {
             policy.clientVerification = .required
             policy.clientTrust = try TLSTrust(path: files.path("ca.pem"))
         }
-        return try TLSServerContext(policies: [policy], ticketKeys: keys)
+        return try TLSServerContext(policies: [policy], ticketKeys: try keys.get())
     }
 }
 
