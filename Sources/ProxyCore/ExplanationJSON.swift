@@ -25,7 +25,7 @@ indirect enum JSONValue {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"
         case .integer(let value): return "\(value)"
-        case .string(let value): return Self.quoted(value)
+        case .string(let value): return JSONText.quoted(value)
         case .array(let values):
             if values.isEmpty { return "[]" }
             return "[\n" + values.map { inner + $0.text(indentation: indentation + 2) }.joined(separator: ",\n")
@@ -33,27 +33,9 @@ indirect enum JSONValue {
         case .object(let members):
             if members.isEmpty { return "{}" }
             return "{\n"
-                + members.map { inner + Self.quoted($0.0) + ": " + $0.1.text(indentation: indentation + 2) }
+                + members.map { inner + JSONText.quoted($0.0) + ": " + $0.1.text(indentation: indentation + 2) }
                 .joined(separator: ",\n") + "\n\(outer)}"
         }
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var quoted = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": quoted += "\\\""
-            case "\\": quoted += "\\\\"
-            case "\r": quoted += "\\r"
-            case "\n": quoted += "\\n"
-            case "\t": quoted += "\\t"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7F:
-                let digits = String(scalar.value, radix: 16)
-                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
     }
 }
 

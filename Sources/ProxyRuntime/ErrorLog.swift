@@ -5,6 +5,7 @@ import EventLoop
 import Glibc
 import Logging
 import ProxyConfiguration
+import ProxyCore
 
 /// Writes lines of the error log.
 struct ErrorLogHandler: LogHandler {
@@ -33,8 +34,8 @@ struct ErrorLogHandler: LogHandler {
             for (key, value) in all { line += " \(key)=\(Self.quotedIfNeeded("\(value)"))" }
         case .json:
             line = "{\"time\":\"\(Self.timestamp())\",\"level\":\"\(event.level)\",\"message\":"
-            line += Self.quoted("\(event.message)")
-            for (key, value) in all { line += ",\(Self.quoted(key)):\(Self.quoted("\(value)"))" }
+            line += JSONText.quoted("\(event.message)")
+            for (key, value) in all { line += ",\(JSONText.quoted(key)):\(JSONText.quoted("\(value)"))" }
             line += "}"
         }
         Self.write(line, to: file.descriptor)
@@ -69,23 +70,7 @@ struct ErrorLogHandler: LogHandler {
 
     private static func quotedIfNeeded(_ text: String) -> String {
         let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 != 0x22 && $0 != 0x5C && $0 != 0x7F }
-        return isPlain ? text : quoted(text)
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var quoted = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": quoted += "\\\""
-            case "\\": quoted += "\\\\"
-            case "\n": quoted += "\\n"
-            case _ where scalar.value < 0x20 || scalar.value == 0x7F:
-                let digits = String(scalar.value, radix: 16)
-                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
+        return isPlain ? text : JSONText.quoted(text)
     }
 }
 

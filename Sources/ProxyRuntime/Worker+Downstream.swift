@@ -121,11 +121,7 @@ extension Worker {
                 guard spliceRequest(connection, &reads) else { return }
                 continue
             }
-            let outcome =
-                connection.pointee.state.contains(.isTLS)
-                ? receiveTLS(connection)
-                : receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state)
-            switch outcome {
+            switch receive(connection) {
             case .bytes(let input, let isScratch): consume(input, from: connection, isScratch: isScratch)
             case .nothing: break
             case .ended:

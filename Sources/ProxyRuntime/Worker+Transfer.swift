@@ -58,6 +58,22 @@ extension Worker {
         }
     }
 
+    /// Reads what a client has sent, in clear or by TLS.
+    @inline(__always)
+    func receive(_ connection: DownstreamPointer) -> ReadOutcome {
+        connection.pointee.state.contains(.isTLS)
+            ? receiveTLS(connection)
+            : receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state)
+    }
+
+    /// Reads what a server has sent, in clear or by TLS.
+    @inline(__always)
+    func receive(_ connection: UpstreamPointer) -> ReadOutcome {
+        connection.pointee.state.contains(.isTLS)
+            ? receiveTLS(connection)
+            : receive(connection.pointee.socket, into: &connection.pointee.inbound, &connection.pointee.state)
+    }
+
     /// Keeps what was not consumed of a read until there is more.
     func keep(
         _ input: UnsafeBufferPointer<UInt8>, from offset: Int, isScratch: Bool, in inbound: inout Buffer
