@@ -31,6 +31,12 @@ int headfirst_set_pipe_capacity(int pipe, int bytes) { return fcntl(pipe, F_SETP
 
 int headfirst_unacknowledged(int socket, int *bytes) { return ioctl(socket, SIOCOUTQ, bytes); }
 
+int headfirst_make_nonblocking(int descriptor) {
+    int flags = fcntl(descriptor, F_GETFL);
+    if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0) return -1;
+    return fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+}
+
 int headfirst_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 
 int headfirst_replace(int descriptor, int by) { return dup3(by, descriptor, O_CLOEXEC); }

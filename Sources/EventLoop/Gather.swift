@@ -12,6 +12,7 @@ import CLinux
         @usableFromInline var pieces: UnsafeMutablePointer<iovec>
         @usableFromInline var pieceCount: Int
         @usableFromInline var scratch: UnsafeMutablePointer<UInt8>
+        @usableFromInline var scratchCapacity: Int
         @usableFromInline var scratchCount: Int
         /// Where the run of copied bytes begins that is not closed yet.
         @usableFromInline var runStart: Int
@@ -23,17 +24,25 @@ import CLinux
     @inlinable public static var copiedBytesMax: Int { 4096 }
 
     @usableFromInline let storage: UnsafeMutablePointer<Storage>
-    @usableFromInline let scratchCapacity: Int
 
     /// An empty gather.
     /// - Parameter scratchCapacity: how many bytes may be copied in one turn.
     public init(scratchCapacity: Int) {
-        self.scratchCapacity = scratchCapacity
         storage = .allocate(capacity: 1)
         storage.initialize(
             to: Storage(
                 pieces: .allocate(capacity: Self.piecesMax), pieceCount: 0,
-                scratch: .allocate(capacity: scratchCapacity), scratchCount: 0, runStart: 0, referredBytes: 0))
+                scratch: .allocate(capacity: scratchCapacity), scratchCapacity: scratchCapacity, scratchCount: 0,
+                runStart: 0, referredBytes: 0))
+    }
+
+    /// Makes room for at least so many copied bytes in one turn. Nothing is collected at this time.
+    public func grow(scratchCapacity: Int) {
+        precondition(isEmpty, "what is collected would be lost")
+        guard scratchCapacity > storage.pointee.scratchCapacity else { return }
+        storage.pointee.scratch.deallocate()
+        storage.pointee.scratch = .allocate(capacity: scratchCapacity)
+        storage.pointee.scratchCapacity = scratchCapacity
     }
 
     /// Frees its memory.
@@ -48,7 +57,7 @@ import CLinux
     /// The bytes collected.
     @inlinable public var byteCount: Int { storage.pointee.scratchCount &+ storage.pointee.referredBytes }
     /// Room for copies that is left.
-    @inlinable public var room: Int { scratchCapacity &- storage.pointee.scratchCount }
+    @inlinable public var room: Int { storage.pointee.scratchCapacity &- storage.pointee.scratchCount }
 
     /// Writes at the end by way of a writer over the scratch that is left.
     /// - Returns: whether everything fitted; otherwise nothing was added.

@@ -96,6 +96,9 @@ public enum Process {
         return random
     }
 
+    /// A variable of the environment.
+    public static func environmentVariable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
     /// The name of this machine.
     public static func nodeName() -> String {
         var name = [CChar](repeating: 0, count: 256)

@@ -51,6 +51,14 @@ public struct SocketAddress: Sendable {
     /// Whether this is the address of a Unix socket.
     public var isUnix: Bool { storage.ss_family == sa_family_t(AF_UNIX) }
 
+    /// A Unix socket's path; nil for one without (unnamed, abstract), and for an IP address.
+    public var path: String? {
+        guard isUnix else { return nil }
+        let start = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
+        let bytes = withUnsafeBytes(of: storage) { Array($0[start..<max(start, Int(length))].prefix { $0 != 0 }) }
+        return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
+    }
+
     /// The parts of an IP address; zeros for a Unix socket.
     public var ip: (high: UInt64, low: UInt64, port: UInt16) {
         withUnsafeBytes(of: storage) { bytes in
@@ -174,6 +182,24 @@ public enum Socket {
         if CLinux.listen(socket, Int32(clamping: backlog)) != 0 { throw .last("listen") }
     }
 
+    /// Makes a listening socket of one that somebody else has bound: non-blocking, closed for children, with the options
+    /// of our own; if it does not listen yet, it does now.
+    public static func makeListening(_ socket: Int32, backlog: Int) throws(SystemError) {
+        guard option(socket, SOL_SOCKET, SO_TYPE) == Int32(SOCK_STREAM.rawValue) else {
+            throw SystemError("listen", number: ESOCKTNOSUPPORT)
+        }
+        if headfirst_make_nonblocking(socket) != 0 { throw .last("fcntl") }
+        setNoDelay(socket)
+        setKeepAlive(socket, idleSeconds: 60, intervalSeconds: 15)
+        if option(socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 { try listen(socket, backlog: backlog) }
+    }
+
+    private static func option(_ socket: Int32, _ level: Int32, _ name: Int32) -> Int32? {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return getsockopt(socket, level, name, &value, &length) == 0 ? value : nil
+    }
+
     /// The address that a socket is bound to.
     public static func localAddress(of socket: Int32) throws(SystemError) -> SocketAddress {
         var storage = sockaddr_storage()
@@ -214,23 +240,29 @@ public enum Socket {
     /// Reads what is there.
     public static func receive(_ socket: Int32, into room: UnsafeMutablePointer<UInt8>, capacity: Int) -> TransferResult
     {
-        while true {
-            let count = headfirst_receive(socket, room, capacity, 0)
-            if count > 0 { return .bytes(count) }
-            if count == 0 { return .ended }
-            switch headfirst_errno() {
-            case EINTR: continue
-            case EAGAIN: return .wouldBlock
-            case let number: return .failed(number)
-            }
-        }
+        receive(socket, into: room, capacity: capacity, flags: 0)
     }
 
     /// Looks at what is there without taking it.
     public static func peek(_ socket: Int32) -> TransferResult {
         var byte: UInt8 = 0
+        return receive(socket, into: &byte, capacity: 1, flags: Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+    }
+
+    /// Whether an idle connection has something to read: bytes nobody asked for, an end, or an error.
+    public static func hasNews(_ socket: Int32) -> Bool {
+        switch peek(socket) {
+        case .wouldBlock: false
+        case .bytes, .ended, .failed: true
+        }
+    }
+
+    @inline(__always)
+    private static func receive(
+        _ socket: Int32, into room: UnsafeMutablePointer<UInt8>, capacity: Int, flags: Int32
+    ) -> TransferResult {
         while true {
-            let count = recv(socket, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+            let count = headfirst_receive(socket, room, capacity, flags)
             if count > 0 { return .bytes(count) }
             if count == 0 { return .ended }
             switch headfirst_errno() {
@@ -239,13 +271,6 @@ public enum Socket {
             case let number: return .failed(number)
             }
         }
-    }
-
-    /// Whether an idle connection has something to read: bytes nobody asked for, an end, or an error.
-    public static func hasNews(_ socket: Int32) -> Bool {
-        var byte: UInt8 = 0
-        let count = recv(socket, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
-        return count >= 0 || headfirst_errno() != EAGAIN
     }
 
     /// Writes bytes.

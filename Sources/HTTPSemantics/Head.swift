@@ -91,6 +91,9 @@ public enum Framing: UInt8, Sendable {
     case chunked
     /// By the end of the connection; responses only.
     case untilClose
+
+    /// Whether nobody knows beforehand how long the content will be.
+    @inlinable public var isOpenEnded: Bool { rawValue >= Framing.chunked.rawValue }
 }
 
 /// What a request's Upgrade asks for.

@@ -118,7 +118,7 @@ struct Builder {
         let family = arguments.option("family") { text throws(Problem) -> AddressFamily in
             switch endpoint {
             case .name, nil: break
-            case .ip, .unix:
+            case .ip, .unix, .inherited:
                 throw Problem("\"family\" is for the names of servers; this one is an address")
             }
             return try Value.choice(text)

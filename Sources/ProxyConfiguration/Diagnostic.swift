@@ -22,11 +22,15 @@ public struct Diagnostic: Sendable, Equatable, CustomStringConvertible {
     /// Blanks and a caret that stands under the place when it is printed below `sourceLine`.
     public var caretLine: String
 
-    /// `proxy.conf:12:5: error: ...`, then the line and the caret, without a line end.
+    /// `proxy.conf:12:5: error: ...`
+    public var headline: String {
+        let place = location.line == 0 ? location.file : location.text
+        return "\(place): \(severity.rawValue): \(message)"
+    }
+
+    /// The headline, then the line and the caret, without a line end.
     public var description: String {
-        let place = location.line == 0 ? location.file : "\(location.file):\(location.line):\(location.column)"
-        let headline = "\(place): \(severity.rawValue): \(message)"
-        return location.line == 0 ? headline : "\(headline)\n    \(sourceLine)\n    \(caretLine)"
+        location.line == 0 ? headline : "\(headline)\n    \(sourceLine)\n    \(caretLine)"
     }
 }
 

@@ -64,7 +64,7 @@ extension Directive {
             "max_connections", [.top], 1...10_000_000, orWord: "off", \.connectionsMax,
             "The most client connections in the whole process."),
         .size(
-            "relay_buffer", [.top], 4096...1_048_576, default: "64k", \.relayBufferBytes,
+            "relay_buffer", [.top], Configuration.relayBufferRange, default: "64k", \.relayBufferBytes,
             "What may wait in memory for one direction of one exchange; a full buffer stops reading."),
         .structure(
             "include", Context.allCases, "FILE", arity: 1...1,
@@ -102,7 +102,8 @@ extension Directive {
             "Addresses, and the routes of the requests that come in there."),
         .structure(
             "bind", [.listener], "ADDRESS [tls] [backlog=N]", arity: 1...1, options: ["backlog"], flags: ["tls"],
-            "Where to listen: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), or `unix:PATH`. Port 0 is "
+            "Where to listen: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), `unix:PATH`, or "
+                + "`fd:NAME`: the sockets of this name that the service manager hands over (or `fd:3`, by number). Port 0 is "
                 + "any free port. With `tls` clients speak TLS, under the listener's `tls`. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."
         ),
         .structure(
@@ -200,7 +201,7 @@ extension Directive {
             "request_head_max", client, 1024...262_144, default: "32k", \.limits.headBytesMax,
             "The longest request line and field section; more is 431."),
         .count(
-            "fields_max", client, 8...1000, default: "128", \.limits.fieldsMax,
+            "fields_max", client, Configuration.fieldsMaxRange, default: "128", \.limits.fieldsMax,
             "The most fields in a request; more is 431."),
         .size(
             "request_target_max", client, 256...262_144, default: "8k", \.limits.targetBytesMax,

@@ -28,6 +28,11 @@ public struct Configuration: Sendable, Equatable {
     public var upstreams: [Upstream]
     /// Listeners in the order of the file.
     public var listeners: [Listener]
+
+    /// What `relay_buffer` may be, in bytes.
+    public static let relayBufferRange = 4096...1_048_576
+    /// What `fields_max` may be.
+    public static let fieldsMaxRange = 8...1000
 }
 
 /// `admin { bind ADDRESS; ... }`
@@ -118,6 +123,8 @@ public enum Endpoint: Hashable, Sendable {
     case name(String, port: UInt16)
     /// The path of a Unix socket.
     case unix(String)
+    /// `fd:NAME`: sockets that the process is started with. Only `bind` has them.
+    case inherited(String)
 }
 
 /// `upstream NAME { ... }`: servers that answer for the same routes.

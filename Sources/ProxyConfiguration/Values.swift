@@ -202,8 +202,15 @@ extension Value {
         return .name(parts.host.lowercased(), port: port)
     }
 
-    /// `IP:PORT`, `[v6]:PORT`, `*:PORT`, `PORT` or `unix:PATH`. Port 0 is any free one.
+    /// `IP:PORT`, `[v6]:PORT`, `*:PORT`, `PORT`, `unix:PATH` or `fd:NAME`. Port 0 is any free one.
     static func bind(_ text: String, folder: String) throws(Problem) -> Endpoint {
+        if text.hasPrefix("fd:") {
+            let name = String(text.dropFirst(3))
+            // FileDescriptorName= in systemd.socket(5).
+            guard !name.isEmpty, name.utf8.count <= 255, name.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != 0x3A })
+            else { throw Problem("fd: needs the name or the number of a socket that the process is started with") }
+            return .inherited(name)
+        }
         if text.hasPrefix("unix:") { return try unixEndpoint(String(text.dropFirst(5)), folder: folder) }
         let any = IPAddress(ipv4: 0)
         if !text.isEmpty, !text.contains("."), isAllDigits(text) {

@@ -308,7 +308,7 @@ extension Server {
     fileprivate var hasName: Bool {
         switch endpoint {
         case .name: true
-        case .ip, .unix: false
+        case .ip, .unix, .inherited: false
         }
     }
 }

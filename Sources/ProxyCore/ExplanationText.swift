@@ -52,6 +52,7 @@ extension Endpoint {
         case .ip(let address, let port): address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)"
         case .name(let name, let port): "\(name):\(port)"
         case .unix(let path): "unix:\(path)"
+        case .inherited(let name): "fd:\(name)"
         }
     }
 }

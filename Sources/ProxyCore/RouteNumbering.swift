@@ -7,7 +7,7 @@ import ProxyConfiguration
 /// See the head of the file.
 public struct RouteNumbering: Sendable {
     /// What is counted under one number.
-    public struct Entry: Sendable, Equatable {
+    public struct Entry: Sendable, Hashable {
         /// The listener's name.
         public let listener: String
         /// The route's name for logs; nothing if no route was found.

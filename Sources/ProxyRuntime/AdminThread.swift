@@ -17,12 +17,11 @@ final class AdminThread: Sendable {
     private let isStopped = Atomic<Bool>(false)
     private let isEnded = Atomic<Bool>(false)
 
-    /// Begins to listen, and starts the thread.
-    /// - Parameter sockets: bound; the thread closes them.
+    /// Starts the thread.
+    /// - Parameter sockets: they listen; the thread does not close them.
     init(_ sockets: [Int32], _ shared: SharedState) throws(SystemError) {
         self.shared = shared
         wakeUp = try WakeUp()
-        for socket in sockets { try Socket.listen(socket, backlog: AdminLoop.connectionsMax) }
         try Thread.start(name: "admin") { [self] in
             run(sockets)
             isEnded.store(true, ordering: .releasing)
@@ -77,9 +76,9 @@ private struct AdminLoop {
         self.answer = answer
     }
 
-    /// Closes everything.
+    /// Closes every connection.
     func end() {
-        for socket in listeners + connections.map(\.socket) { Socket.close(socket) }
+        for connection in connections { Socket.close(connection.socket) }
         head.destroy()
         room.deallocate()
     }

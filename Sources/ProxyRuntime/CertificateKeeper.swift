@@ -13,9 +13,10 @@ struct CertificateKeeper {
     static let intervalMilliseconds: UInt64 = 1000
 
     private let shared: SharedState
-    private let logger: Logger
+    private var generation: Generation
     private var material: TLSMaterial
-    private var keys: TicketKeys
+    /// Session tickets are sealed with these.
+    private(set) var keys: TicketKeys
     private var keysMadeMilliseconds: UInt64
     /// The files as they were when they were read, and as they were a second ago.
     private var readStamps: FileStamps
@@ -23,43 +24,54 @@ struct CertificateKeeper {
 
     /// Whether there is anything to look after.
     var hasWork: Bool {
-        shared.configuration.listeners.contains { !$0.tls.isEmpty }
-            || shared.configuration.upstreams.contains { $0.tls != nil }
+        generation.configuration.listeners.contains { !$0.tls.isEmpty }
+            || generation.configuration.upstreams.contains { $0.tls != nil }
     }
 
     /// - Parameters:
     ///   - material: what was read at the start.
     ///   - stamps: the files as they were just before.
-    init(_ shared: SharedState, _ material: TLSMaterial, stamps: FileStamps, keys: TicketKeys, _ logger: Logger) {
+    init(
+        _ shared: SharedState, _ generation: Generation, _ material: TLSMaterial, stamps: FileStamps, keys: TicketKeys
+    ) {
         self.shared = shared
+        self.generation = generation
         self.material = material
         self.keys = keys
-        self.logger = logger
         readStamps = stamps
         lastStamps = stamps
         keysMadeMilliseconds = Clock.monotonicMicroseconds() / 1000
-        shared.metrics.certificatesTaken(material)
+        shared.metrics.certificatesTaken(material, of: generation.configuration)
+    }
+
+    /// Another generation is in force, with what was read for it.
+    mutating func take(_ generation: Generation, _ material: TLSMaterial, stamps: FileStamps) {
+        self.generation = generation
+        self.material = material
+        readStamps = stamps
+        lastStamps = stamps
+        shared.metrics.certificatesTaken(material, of: generation.configuration)
     }
 
     /// Called every second.
-    mutating func look() {
+    mutating func look(_ logger: Logger) {
         let now = Clock.monotonicMicroseconds() / 1000
         if now - keysMadeMilliseconds >= UInt64(TLSServerContext.sessionLifetimeSeconds) * 1000 {
             keysMadeMilliseconds = now
-            turnKeysOver()
+            turnKeysOver(logger)
         }
-        let stamps = FileStamps(shared.configuration)
+        let stamps = FileStamps(generation.configuration)
         defer { lastStamps = stamps }
         // A certificate and its key are two files: they are read when a second has passed without a change.
-        if stamps != readStamps, stamps == lastStamps { readAgain(stamps) }
+        if stamps != readStamps, stamps == lastStamps { readAgain(stamps, logger) }
     }
 
     /// Reads every file, changed or not.
-    mutating func readAgain() {
-        readAgain(FileStamps(shared.configuration))
+    mutating func readAgain(_ logger: Logger) {
+        readAgain(FileStamps(generation.configuration), logger)
     }
 
-    private mutating func turnKeysOver() {
+    private mutating func turnKeysOver(_ logger: Logger) {
         do throws(TLSSetupError) {
             keys = try keys.rotated()
         } catch {
@@ -71,9 +83,9 @@ struct CertificateKeeper {
         for mailbox in shared.mailboxes { mailbox.post(.ticketKeysChanged(keys)) }
     }
 
-    private mutating func readAgain(_ stamps: FileStamps) {
+    private mutating func readAgain(_ stamps: FileStamps, _ logger: Logger) {
         readStamps = stamps
-        var fresh = TLSMaterial.read(shared.configuration)
+        var fresh = TLSMaterial.read(generation.configuration)
         for problem in fresh.problems {
             if problem.isWarning {
                 logger.warning("\(problem.message)", metadata: ["at": "\(problem.location.text)"])
@@ -89,7 +101,7 @@ struct CertificateKeeper {
         do throws(TLSSetupError) {
             try hand(out: fresh)
             material = fresh
-            shared.metrics.certificatesTaken(fresh)
+            shared.metrics.certificatesTaken(fresh, of: generation.configuration)
             shared.metrics.certificatesReadAgain(done: isWhole)
             logger.info("certificates were read anew", metadata: isWhole ? [:] : ["but": "not all of them"])
         } catch {
@@ -102,12 +114,12 @@ struct CertificateKeeper {
     /// Makes everything first, so that a failure changes nothing.
     private func hand(out fresh: TLSMaterial) throws(TLSSetupError) {
         var made: [WorkerTLS] = []
-        for _ in shared.mailboxes { made.append(try fresh.workerTLS(shared.servers, keys)) }
-        for (mailbox, tls) in zip(shared.mailboxes, made) {
-            mailbox.post(.certificatesChanged(tls.listeners))
-            for (index, peer) in tls.servers.enumerated() {
-                if let peer { mailbox.post(.serverTLSChanged(server: index, peer)) }
-            }
+        do throws(TLSSetupError) {
+            for _ in shared.mailboxes { made.append(try fresh.workerTLS(generation.servers, keys)) }
+        } catch {
+            for tls in made { tls.retire() }
+            throw error
         }
+        for (mailbox, tls) in zip(shared.mailboxes, made) { mailbox.post(.tlsChanged(tls)) }
     }
 }

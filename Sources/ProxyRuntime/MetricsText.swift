@@ -2,6 +2,7 @@
 // strings are made here and nowhere else. Every series is there from the start, with 0, so that a first event counts.
 
 import EventLoop
+import HTTPSemantics
 import ProxyCore
 
 /// See the head of the file.
@@ -9,6 +10,8 @@ struct MetricsText {
     private var text = ""
     private let shared: SharedState
     private let metrics: ProxyMetrics
+    private let reading: RouteReading
+    private let facts: Standing.Facts
 
     /// The media type.
     static let contentType = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,8 +30,10 @@ struct MetricsText {
         writer.writeRequests()
         writer.writeDurations()
         writer.writeConnections()
+        writer.writeServers()
         writer.writeFailures()
         writer.writeTLS()
+        writer.writeConfiguration()
         writer.writeProcess()
         return writer.text
     }
@@ -36,6 +41,9 @@ struct MetricsText {
     private init(_ shared: SharedState) {
         self.shared = shared
         metrics = shared.metrics
+        // What ended comes first: see `gauge`.
+        reading = metrics.readRoutes()
+        facts = shared.standing.facts
     }
 
     // MARK: Groups
@@ -43,10 +51,10 @@ struct MetricsText {
     private mutating func writeRequests() {
         let codes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"]
         begin("headfirst_requests_total", .counter, "Exchanges that ended, by the class of the final status.")
-        for (number, entry) in metrics.routes.entries.enumerated() {
+        for (entry, cells) in reading.routes {
             for (cell, code) in codes.enumerated() {
                 let labels = Self.labels(entry) + [("upstream", entry.upstream), ("code", code)]
-                line("headfirst_requests_total", labels, metrics.sum { $0.value(route: number, cell) })
+                line("headfirst_requests_total", labels, cells[cell])
             }
         }
         let sizes = [
@@ -61,9 +69,7 @@ struct MetricsText {
         ]
         for (name, cell, help) in sizes {
             begin(name, .counter, help)
-            for (number, entry) in metrics.routes.entries.enumerated() {
-                line(name, Self.labels(entry), metrics.sum { $0.value(route: number, cell) })
-            }
+            for (entry, cells) in reading.routes { line(name, Self.labels(entry), cells[cell]) }
         }
     }
 
@@ -78,16 +84,19 @@ struct MetricsText {
         ]
         for (name, first, help) in phases {
             begin(name, .histogram, help)
-            for (number, entry) in metrics.routes.entries.enumerated()
-            where entry.hasServer || first == RouteCells.exchange {
-                histogram(name, Self.labels(entry), metrics.histogram { $0.histogram(route: number, first) })
+            for (entry, cells) in reading.routes where entry.hasServer || first == RouteCells.exchange {
+                histogram(name, Self.labels(entry), cells[first...].prefix(Histogram.cellCount))
             }
+        }
+        begin(
+            "headfirst_held_heads_total", .counter,
+            "Heads that came together with the first content, after more than half a second of silence.")
+        for (entry, cells) in reading.routes where entry.hasServer {
+            line("headfirst_held_heads_total", Self.labels(entry), cells[RouteCells.heldHeads])
         }
         let name = "headfirst_hold_seconds"
         begin(name, .histogram, "From when a server's final head was there until it was written to the client.")
-        for (index, listener) in metrics.listenerNames.enumerated() {
-            histogram(name, [("listener", listener)], metrics.histogram { $0.holds(listener: index) })
-        }
+        for (listener, cells) in reading.holds { histogram(name, [("listener", listener)], cells[...]) }
     }
 
     private mutating func writeConnections() {
@@ -98,16 +107,18 @@ struct MetricsText {
         line("headfirst_connections", [("side", "downstream")], downstream)
         line("headfirst_connections", [("side", "upstream")], upstream)
         single("headfirst_idle_upstream_connections", .gauge, "Connections to servers that wait for a request.", idle)
-        // What ended first, as with the others.
-        var ended: UInt64 = 0
-        for number in metrics.routes.entries.indices {
-            for cell in 0..<RouteCells.statusClassCount { ended += metrics.sum { $0.value(route: number, cell) } }
-        }
         let begun = metrics.sum { $0.value(.exchangesBegun) }
+        let ended = reading.exchangesEnded
         single(
             "headfirst_exchanges", .gauge, "Running exchanges, tunnels among them.", begun >= ended ? begun - ended : 0)
-        single(
-            "headfirst_tunnels", .gauge, "Open tunnels.", gauge(.tunnelsOpened, less: [.tunnelsEnded]))
+        begin("headfirst_streams", .gauge, "Responses of no declared length that are being relayed.")
+        for (entry, cells) in reading.routes where entry.hasServer {
+            line("headfirst_streams", Self.labels(entry), RouteReading.streams(cells))
+        }
+        begin("headfirst_tunnels", .gauge, "Open tunnels.")
+        for (entry, cells) in reading.routes where entry.hasServer {
+            line("headfirst_tunnels", Self.labels(entry), RouteReading.tunnels(cells))
+        }
         single(
             "headfirst_connections_accepted_total", .counter, "Connections of clients that were accepted.",
             metrics.sum { $0.value(.connectionsAccepted) })
@@ -120,6 +131,43 @@ struct MetricsText {
             metrics.sum { $0.value(.upstreamReuses) })
     }
 
+    private mutating func writeServers() {
+        guard let generation = facts.generation else { return }
+        let lines = generation.configuration.upstreams.flatMap { upstream in
+            upstream.servers.map { line in
+                let server = generation.server(ServerIdentity(line, tls: upstream.tls))
+                return (labels: [("upstream", upstream.name), ("server", server.identity.description)], server: server)
+            }
+        }
+        begin("headfirst_server_up", .gauge, "1 if the server has an address and the last try to connect did not fail.")
+        for (labels, server) in lines { line("headfirst_server_up", labels, server.failure == nil ? 1 : 0) }
+        begin("headfirst_server_connections", .gauge, "Open connections to the server, idle ones among them.")
+        for (labels, server) in lines { line("headfirst_server_connections", labels, server.openConnections) }
+        begin("headfirst_server_connects_total", .counter, "Connections to the server that were begun.")
+        for (labels, server) in lines {
+            line("headfirst_server_connects_total", labels, server.connects.load(ordering: .relaxed))
+        }
+        begin("headfirst_server_connect_failures_total", .counter, "Connections to the server that could not be made.")
+        for (labels, server) in lines {
+            line("headfirst_server_connect_failures_total", labels, server.connectFailures.load(ordering: .relaxed))
+        }
+    }
+
+    private mutating func writeConfiguration() {
+        begin("headfirst_reloads_total", .counter, "How often the configuration was read again.")
+        line("headfirst_reloads_total", [("result", "done")], facts.reloadsDone)
+        line("headfirst_reloads_total", [("result", "failed")], facts.reloadsFailed)
+        single(
+            "headfirst_last_reload_successful", .gauge, "0 if the last reload failed.", facts.lastError == nil ? 1 : 0)
+        single(
+            "headfirst_configuration_generation", .gauge, "The number of the configuration in force, from 1.",
+            UInt64(facts.generation?.number ?? 0))
+        begin(
+            "headfirst_configuration_taken_seconds", .gauge,
+            "When that configuration came into force, in seconds since 1970.")
+        text += "headfirst_configuration_taken_seconds \(Self.seconds(facts.takenWallMicroseconds))\n"
+    }
+
     private mutating func writeFailures() {
         single(
             "headfirst_retries_total", .counter, "Further tries of requests.", metrics.sum { $0.value(.retries) })
@@ -130,9 +178,14 @@ struct MetricsText {
             line(
                 "headfirst_failures_total", [("reason", "\(failure.logName)")], metrics.sum { $0.value(failure) })
         }
+        begin("headfirst_refused_total", .counter, "Requests that were refused, by what is wrong with them.")
+        // A status stands in responses.
+        for fault in HeadFault.allCases where fault != .status {
+            line("headfirst_refused_total", [("reason", Self.snakeCase("\(fault)"))], metrics.sum { $0.value(fault) })
+        }
         single(
             "headfirst_access_log_lost_total", .counter, "Records of the access log that were lost.",
-            UInt64(clamping: shared.accessLog?.lostCount ?? 0))
+            UInt64(clamping: shared.records.count))
     }
 
     private mutating func writeTLS() {
@@ -198,7 +251,8 @@ struct MetricsText {
         text += "\(name)\(Self.text(labels)) \(value)\n"
     }
 
-    private mutating func histogram(_ name: String, _ labels: Labels, _ reading: Histogram.Reading) {
+    private mutating func histogram(_ name: String, _ labels: Labels, _ cells: ArraySlice<UInt64>) {
+        let reading = Histogram.Reading(Array(cells))
         for (exponent, count) in zip(Histogram.exponentsTold, reading.cumulated) {
             line("\(name)_bucket", labels + [("le", Self.seconds(1 << UInt64(exponent)))], count)
         }
@@ -210,6 +264,14 @@ struct MetricsText {
     private static func text(_ labels: Labels) -> String {
         guard !labels.isEmpty else { return "" }
         return "{" + labels.map { "\($0.name)=\"\(escaped($0.value))\"" }.joined(separator: ",") + "}"
+    }
+
+    /// `fieldName` as `field_name`.
+    static func snakeCase(_ name: String) -> String {
+        name.reduce(into: "") { text, letter in
+            if letter.isUppercase { text += "_" }
+            text += letter.lowercased()
+        }
     }
 
     /// Backslashes, quotes and line feeds are escaped, all else stands for itself.

@@ -1,5 +1,5 @@
-// What all threads of the process share: the configuration, the table of servers, the counts against process-wide
-// limits, and the mailboxes. Everything in it is immutable, atomic, or behind a mailbox.
+// What all threads of the process share as long as it lives: the counts against process-wide limits, the counters, and the
+// mailboxes. Everything in it is immutable, atomic, or behind a mailbox or a lock. What a reload changes is in `Generation`.
 
 import EventLoop
 import ProxyConfiguration
@@ -22,63 +22,55 @@ enum ControlMessage: Sendable {
     case trouble(String)
     /// A worker could not start.
     case workerFailed(SystemError)
-    /// A name's addresses are known, or not.
+    /// A name's addresses are known, or not; the server's number.
     case resolved(server: Int, ResolutionOutcome)
     /// A name that was known could not be looked up again.
     case resolutionFailed(server: Int, ResolutionFailure)
+    /// A worker has taken on the generation of this number.
+    case generationTaken(Int)
+    /// In a worker, the last exchange under the generation of this number is over.
+    case generationReleased(Int)
 }
 
 /// See the head of the file.
 final class SharedState: Sendable {
-    let configuration: Configuration
-    let nodeName: String
-    let servers: [SharedServer]
-    private let serverIndices: [ServerIdentity: Int]
+    let nodeName = Process.nodeName()
     let workerCount: Int
     let mailboxes: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
-    let accessLog: AccessLogThread?
-    /// Looks names up; nil if the configuration has none.
-    let resolver: Resolver?
     /// What is counted.
     let metrics: ProxyMetrics
-    /// The bound of client connections in the whole process.
-    let connectionsMax: Int
+    /// The configuration in force, for who tells of it.
+    let standing = Standing()
+    /// Records of the access log that were lost.
+    let records = RecordLosses()
     /// How many pipes each worker may have.
     let pipesOfWorkerMax: Int
+    /// How many descriptors the process may open.
+    let descriptorsMax: Int
     private let connections = Atomic<Int>(0)
+    private let connectionBound = Atomic<Int>(0)
 
-    init(
-        _ configuration: Configuration, workerCount: Int, descriptorsMax: Int, accessLog: AccessLogThread?,
-        resolver: Resolver?, control: Mailbox<ControlMessage>
-    ) throws(SystemError) {
-        self.configuration = configuration
-        pipesOfWorkerMax = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
-        connectionsMax =
-            configuration.connectionsMax
-            ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
+    init(workerCount: Int, descriptorsMax: Int, control: Mailbox<ControlMessage>) throws(SystemError) {
         self.workerCount = workerCount
-        metrics = ProxyMetrics(configuration, workerCount: workerCount)
-        self.accessLog = accessLog
-        self.resolver = resolver
+        self.descriptorsMax = descriptorsMax
         self.control = control
-        nodeName = Process.nodeName()
-        var indices: [ServerIdentity: Int] = [:]
-        var servers: [SharedServer] = []
-        for upstream in configuration.upstreams {
-            for server in upstream.servers {
-                let identity = ServerIdentity(server, tls: upstream.tls)
-                if indices[identity] == nil {
-                    indices[identity] = servers.count
-                    servers.append(SharedServer(identity))
-                }
-            }
-        }
-        self.servers = servers
-        serverIndices = indices
+        pipesOfWorkerMax = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
+        metrics = ProxyMetrics(workerCount: workerCount)
         var mailboxes: [Mailbox<WorkerMessage>] = []
         for _ in 0..<workerCount { mailboxes.append(try Mailbox()) }
         self.mailboxes = mailboxes
+    }
+
+    /// The bound of client connections in the whole process.
+    var connectionsMax: Int { connectionBound.load(ordering: .relaxed) }
+
+    /// A configuration comes into force: its bound of client connections holds.
+    func take(_ configuration: Configuration) {
+        let bound =
+            configuration.connectionsMax
+            ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
+        connectionBound.store(bound, ordering: .relaxed)
     }
 
     /// Where nobody set a bound: each client may need a connection upstream, so clients get half of what the process
@@ -87,12 +79,6 @@ final class SharedState: Sendable {
         let pipes = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
         let ownDescriptors = 24 + (4 + 2 * pipes) * workerCount
         return max(8, (descriptorsMax - ownDescriptors) / 2)
-    }
-
-    /// A server's index in the table.
-    func serverIndex(_ identity: ServerIdentity) -> Int {
-        guard let index = serverIndices[identity] else { preconditionFailure("a server that no upstream has") }
-        return index
     }
 
     /// Client connections in the whole process.
@@ -104,10 +90,10 @@ final class SharedState: Sendable {
 
     /// Tells one of the workers that wait for it that a place at a server may be free.
     /// - Parameter except: a worker that need not be told, because it tells.
-    func tellPermitReturned(_ server: SharedServer, index: Int, except number: Int? = nil) {
+    func tellPermitReturned(_ server: SharedServer, except number: Int? = nil) {
         guard let next = server.nextWaitingWorker(), next != number.map({ $0 & 63 }) else { return }
         for (number, mailbox) in mailboxes.enumerated() where number & 63 == next {
-            mailbox.post(.permitReturned(server: index))
+            mailbox.post(.permitReturned(server: server.number))
         }
     }
 }

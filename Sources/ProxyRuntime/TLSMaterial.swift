@@ -33,8 +33,14 @@ public enum TLSFiles {
 struct WorkerTLS: Sendable {
     /// For each listener; nil for one without TLS.
     let listeners: [TLSServerContext?]
-    /// For each server of the table; nil for one in clear.
-    let servers: [TLSClientPeer?]
+    /// For each server that is spoken to by TLS, by its number.
+    let servers: [Int: TLSClientPeer]
+
+    /// Frees what no worker got.
+    func retire() {
+        for context in listeners { context?.retire() }
+        for peer in servers.values { peer.retire() }
+    }
 }
 
 /// See the head of the file.
@@ -184,9 +190,14 @@ struct TLSMaterial: Sendable {
     /// All of it, for one worker.
     func workerTLS(_ servers: [SharedServer], _ keys: TicketKeys) throws(TLSSetupError) -> WorkerTLS {
         var contexts: [TLSServerContext?] = []
-        for index in listeners.indices { contexts.append(try serverContext(ofListener: index, keys)) }
-        var peers: [TLSClientPeer?] = []
-        for server in servers { peers.append(try peer(of: server.identity)) }
+        var peers: [Int: TLSClientPeer] = [:]
+        do throws(TLSSetupError) {
+            for index in listeners.indices { contexts.append(try serverContext(ofListener: index, keys)) }
+            for server in servers { peers[server.number] = try peer(of: server.identity) }
+        } catch {
+            WorkerTLS(listeners: contexts, servers: peers).retire()
+            throw error
+        }
         return WorkerTLS(listeners: contexts, servers: peers)
     }
 }

@@ -29,7 +29,7 @@ struct ServerIdentity: Hashable, Sendable {
         switch endpoint {
         case .ip(let address, _): return "\(address)"
         case .name(let name, _): return name
-        case .unix: return "localhost"
+        case .unix, .inherited: return "localhost"
         }
     }
 
@@ -38,7 +38,7 @@ struct ServerIdentity: Hashable, Sendable {
         switch endpoint {
         case .ip(let address, let port): address.isIPv4 ? "\(address):\(port)" : "[\(address)]:\(port)"
         case .name(let name, let port): "\(name):\(port)"
-        case .unix: "localhost"
+        case .unix, .inherited: "localhost"
         }
     }
 
@@ -52,14 +52,54 @@ struct ServerIdentity: Hashable, Sendable {
 /// What all workers share of one server.
 final class SharedServer: Sendable {
     let identity: ServerIdentity
+    /// Names it in messages; no other server of the process ever has it.
+    let number: Int
     // A worker says that it waits and looks for a place; another gives a place back and looks for who waits. Only a
     // common order of all four sees to it that one of them sees the other.
     private let runningCount = Atomic<Int>(0)
     /// A bit for each worker, modulo 64, that has exchanges waiting.
     private let waitingWorkers = Atomic<UInt64>(0)
     private let lastWokenWorker = Atomic<Int>(63)
+    /// What is counted when connections come and go, which is seldom: `headfirst_server_*`.
+    let connects = Atomic<UInt64>(0)
+    let connectFailures = Atomic<UInt64>(0)
+    let closes = Atomic<UInt64>(0)
+    /// Why the last try to connect failed, as `Failure.rawValue`, and why its name has no address.
+    private let connectFailure = Atomic<UInt8>(SharedServer.noFailure)
+    private let nameFailure = Atomic<UInt8>(SharedServer.noFailure)
+    private static let noFailure = UInt8.max
 
-    init(_ identity: ServerIdentity) { self.identity = identity }
+    init(_ identity: ServerIdentity, number: Int) {
+        self.identity = identity
+        self.number = number
+    }
+
+    /// Why nobody gets through to it, as far as the last try tells; nil if somebody did, or if there was none.
+    var failure: Failure? {
+        Failure(rawValue: nameFailure.load(ordering: .relaxed))
+            ?? Failure(rawValue: connectFailure.load(ordering: .relaxed))
+    }
+
+    /// Connections to it that are open, or being made. What was closed is read first, so that it is never below zero.
+    var openConnections: UInt64 {
+        let closed = closes.load(ordering: .acquiring)
+        return connects.load(ordering: .relaxed) - closed
+    }
+
+    /// A connection is there that requests can be sent on.
+    func connected() { connectFailure.store(Self.noFailure, ordering: .relaxed) }
+
+    /// A connection could not be made.
+    func connectFailed(_ failure: Failure) {
+        connectFailures.add(1, ordering: .relaxed)
+        connectFailure.store(failure.rawValue, ordering: .relaxed)
+    }
+
+    /// Its name was looked up.
+    /// - Parameter failure: nil if it has an address.
+    func nameResolved(_ failure: Failure?) {
+        nameFailure.store(failure?.rawValue ?? Self.noFailure, ordering: .relaxed)
+    }
 
     /// Takes a place among `max`, if one is free.
     func takePermit(max: Int) -> Bool {
@@ -102,7 +142,8 @@ final class SharedServer: Sendable {
     }
 }
 
-/// A server as one worker sees it. Reached by pointer; lives as long as the worker.
+/// A server as one worker sees it. Reached by pointer; lives as long as an upstream names it or a connection to it is
+/// open.
 struct ServerState {
     /// Where the server is, if that is known.
     enum Addresses {
@@ -112,10 +153,16 @@ struct ServerState {
         case known([SocketAddress])
         /// The name has none.
         case failed(Failure)
+
+        /// What looking a name up came to.
+        init(_ outcome: ResolutionOutcome, port: UInt16) {
+            switch outcome {
+            case .addresses(let addresses): self = .known(addresses.map { SocketAddress($0, port: port) })
+            case .failed(let failure): self = .failed(failure == .timedOut ? .nameTimedOut : .nameNotFound)
+            }
+        }
     }
 
-    /// Its index in the table of servers, the same for every worker.
-    let index: Int
     let shared: SharedServer
     let authority: UnsafeBufferPointer<UInt8>
     let logName: UnsafeBufferPointer<UInt8>
@@ -124,11 +171,16 @@ struct ServerState {
     var idle = IdlePool()
     /// Its TLS, if it is spoken to by TLS.
     var tls: TLSClientPeer?
+    /// Upstreams that name it, those of earlier generations among them.
+    var upstreamCount = 0
+    /// Open connections to it.
+    var connectionCount = 0
+    /// Whether the generation in force does not name it: then nothing is pooled.
+    var isRemoved = false
 
-    init(_ shared: SharedServer, index: Int, tls: TLSClientPeer?) {
+    init(_ shared: SharedServer, tls: TLSClientPeer?) {
         precondition(shared.identity.tls == nil || tls != nil, "a server of TLS without its TLS")
         self.shared = shared
-        self.index = index
         self.tls = tls
         authority = Self.copy(shared.identity.authority)
         logName = Self.copy(shared.identity.description)
@@ -139,6 +191,7 @@ struct ServerState {
             addresses = SocketAddress(path: path).map { .known([$0]) } ?? .failed(.connectUnreachable)
         case .name:
             addresses = .unknown
+        case .inherited: preconditionFailure("a server is never a socket of ours")
         }
     }
 
@@ -154,6 +207,12 @@ struct ServerState {
         logName.deallocate()
     }
 
+    /// What a name's server is reached by, from now on.
+    mutating func resolved(_ outcome: ResolutionOutcome) {
+        guard case .name(_, let port) = shared.identity.endpoint else { return }
+        addresses = Addresses(outcome, port: port)
+    }
+
     /// How many addresses can be tried.
     var addressCount: Int {
         if case .known(let addresses) = addresses { addresses.count } else { 1 }
@@ -166,9 +225,12 @@ extension SocketAddress {
     }
 }
 
-/// An upstream of a configuration as one worker sees it. Reached by pointer.
+/// An upstream of a configuration as one worker sees it. Reached by pointer. An upstream that a reload does not change
+/// stays the same: who waits in its queue goes on waiting, and what is running counts for the balance.
 struct UpstreamState {
     let configuration: Upstream
+    /// Snapshots that have it.
+    var snapshotCount = 0
     let servers: [UnsafeMutablePointer<ServerState>]
     var balancer: LoadBalancer
     /// Exchanges that wait because every server is at its `max_exchanges`, first come first served.

@@ -13,25 +13,33 @@ extension Worker {
     /// How often a pause is told of at most.
     private static var pauseReportMilliseconds: UInt64 { 10_000 }
 
-    func startAccepting() throws(SystemError) {
-        for index in 0..<listenerCount {
-            try epoll.addSource(
-                listeners[index].socket,
-                ReadinessToken(kind: TokenKind.listener, SlabToken(index: UInt32(index), generation: 0)),
-                exclusive: listeners[index].isShared)
+    /// - Returns: whether the kernel watches all listeners now.
+    func watchListeners() -> Bool {
+        for listener in hot.pointee.listeners where !listener.pointee.isWatched {
+            do {
+                try epoll.addSource(
+                    listener.pointee.socket.descriptor, listener.pointee.token,
+                    exclusive: listener.pointee.socket.isShared)
+                listener.pointee.isWatched = true
+            } catch {
+                return false
+            }
         }
+        return true
+    }
+
+    func unwatch(_ listener: UnsafeMutablePointer<ListenerState>) {
+        guard listener.pointee.isWatched else { return }
+        epoll.remove(listener.pointee.socket.descriptor)
+        listener.pointee.isWatched = false
     }
 
     func stopAccepting() {
-        if !acceptingIsPaused { removeListeners() }
-    }
-
-    private func removeListeners() {
-        for index in 0..<listenerCount { epoll.remove(listeners[index].socket) }
+        for listener in hot.pointee.listeners { unwatch(listener) }
     }
 
     /// The kernel's queue holds who comes meanwhile.
-    private func pauseAccepting(_ reason: String) {
+    func pauseAccepting(_ reason: String) {
         if nowMilliseconds >= pauseReportMilliseconds {
             pauseReportMilliseconds = nowMilliseconds + Self.pauseReportMilliseconds
             shared.control.post(.acceptingPaused(reason))
@@ -47,12 +55,11 @@ extension Worker {
             wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
             return
         }
-        do {
-            try startAccepting()
+        if watchListeners() {
             acceptingIsPaused = false
-        } catch {
-            // The kernel has no room to watch them: what was added is taken out, and it is tried again.
-            removeListeners()
+        } else {
+            // The kernel has no room to watch them: nobody is taken meanwhile, and it is tried again.
+            stopAccepting()
             wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
         }
     }
@@ -65,7 +72,7 @@ extension Worker {
                 pauseAccepting("the bound of connections is reached")
                 return
             }
-            switch Socket.accept(listener.pointee.socket) {
+            switch Socket.accept(listener.pointee.socket.descriptor) {
             case .accepted(let socket, let address): addConnection(socket, address, listener)
             case .nothingWaiting: return
             case .goneAlready: continue
@@ -83,15 +90,16 @@ extension Worker {
         let peerAddress = IPAddress(high: ip.high, low: ip.low)
         let compiled = listener.pointee.compiled
         let isTrusted =
-            listener.pointee.isUnix
+            listener.pointee.socket.isUnix
             ? compiled.pointee.trustsUnixPeers
             : compiled.pointee.trustedNetworks.contains { $0.contains(peerAddress) }
         let peer = Peer(
-            address: peerAddress, port: ip.port, isUnix: listener.pointee.isUnix, isTrusted: isTrusted)
+            address: peerAddress, port: ip.port, isUnix: listener.pointee.socket.isUnix, isTrusted: isTrusted)
         let connection = downstreams.insert { token in
             DownstreamConnection(
                 token: token, socket: socket, kind: TokenKind.downstream, listener: listener, peer: peer)
         }.place
+        listener.pointee.connectionCount += 1
         connection.pointee.phaseStartMilliseconds = nowMilliseconds
         shared.connectionOpened()
         metrics.count(.connectionsAccepted)

@@ -14,8 +14,8 @@ struct Dial {
     /// Where the target is, once that is known; tried in this order.
     var addresses: [IPAddress] = []
     var triedCount = 0
-    /// The lookup that runs.
-    var lookup: WatchToken?
+    /// The lookup that runs, and who makes it.
+    var lookup: (resolver: Resolver, token: WatchToken)?
     /// The target, for the access log.
     let logName: UnsafeBufferPointer<UInt8>
 
@@ -54,12 +54,13 @@ extension Worker {
     }
 
     private func lookUp(_ name: String, for exchange: ExchangePointer, _ dial: UnsafeMutablePointer<Dial>) {
-        guard let resolver = shared.resolver else {
+        guard let resolver = exchange.pointee.snapshot.pointee.generation.resolver else {
             preconditionFailure("names may be dialled, and nobody looks them up")
         }
         let mailbox = shared.mailboxes[number]
         let token = exchange.pointee.token
-        dial.pointee.lookup = resolver.lookUp(name: name, family: .any) { mailbox.post(.targetLookedUp(token, $0)) }
+        let lookup = resolver.lookUp(name: name, family: .any) { mailbox.post(.targetLookedUp(token, $0)) }
+        dial.pointee.lookup = (resolver, lookup)
         exchange.pointee.waitDeadlineMilliseconds = after(timers(of: exchange).connectMilliseconds)
         updateTimer(exchange)
     }
@@ -120,7 +121,7 @@ extension Worker {
     func stopLookingUp(_ dial: UnsafeMutablePointer<Dial>) {
         guard let lookup = dial.pointee.lookup else { return }
         dial.pointee.lookup = nil
-        shared.resolver?.unwatch(lookup)
+        lookup.resolver.unwatch(lookup.token)
     }
 
     /// The exchange is over.

@@ -247,7 +247,7 @@ extension Worker {
         var reads = 0
         while connection.pointee.state.contains(.mayRead) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
-            switch Socket.receive(connection.pointee.socket, into: scratch, capacity: scratchCapacity) {
+            switch Socket.receive(connection.pointee.socket, into: scratch, capacity: hot.pointee.readBytesMax) {
             case .bytes:
                 updateTimer(connection)
             case .wouldBlock: connection.pointee.state.remove(.mayRead)

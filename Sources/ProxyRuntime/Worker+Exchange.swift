@@ -61,7 +61,7 @@ extension Worker {
     }
 
     private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
-        exchange.pointee.upstreamState = hot.pointee.snapshot.pointee.upstreams[index]
+        exchange.pointee.upstreamState = exchange.pointee.snapshot.pointee.upstreams[index]
         exchange.pointee.machine.upstreamSought()
         seek(exchange)
     }
@@ -96,17 +96,19 @@ extension Worker {
         _ connection: DownstreamPointer, _ listener: UnsafePointer<CompiledListener>,
         _ route: UnsafePointer<CompiledRoute>?, dials: Bool = false
     ) -> ExchangePointer {
+        let slot = connection.pointee.listener.pointee.slot
         let machine = Exchange(
             requestHeadReceived: head, forwarding: route?.pointee.forwarding ?? listener.pointee.forwardingWithoutRoute,
-            mayPersist: !isDraining, dials: dials, now: nowMicroseconds)
+            mayPersist: !isDraining && !connection.pointee.listener.pointee.isRemoved, dials: dials,
+            now: nowMicroseconds)
         let exchange = exchanges.insert { token in
             ExchangeSlot(
                 token: token, kind: TokenKind.exchange, machine: machine, downstream: connection, listener: listener,
-                route: route, snapshot: hot.pointee.snapshot, requestID: nextRequestID(), head: head,
+                route: route, snapshot: slot, requestID: nextRequestID(), head: head,
                 wallMicroseconds: nowMicroseconds &+ hot.pointee.wallOffsetMicroseconds)
         }.place
         metrics.count(.exchangesBegun)
-        hot.pointee.snapshot.pointee.holderCount += 1
+        slot.pointee.holderCount += 1
         connection.pointee.exchange = exchange
         connection.pointee.phase = .exchanging
         if let limit = listener.pointee.timers.requestMilliseconds {
@@ -114,7 +116,7 @@ extension Worker {
             updateTimer(exchange)
         }
         let readsRequest = route?.pointee.responseEdits.readsRequest ?? false
-        if ring != nil || readsRequest { remember(exchange, inFull: readsRequest) }
+        if hot.pointee.log != nil || readsRequest { remember(exchange, inFull: readsRequest) }
         return exchange
     }
 
@@ -327,18 +329,28 @@ extension Worker {
 
     /// Writes the record and frees everything the exchange holds.
     private func endExchange(_ exchange: ExchangePointer) {
-        if let ring { writeRecord(exchange, to: ring) }
-        metrics.exchangeEnded(exchange, now: nowMicroseconds)
-        if exchange.pointee.machine.isTunnel { metrics.count(.tunnelsEnded) }
+        if hot.pointee.log != nil { writeRecord(exchange) }
+        let slot = exchange.pointee.snapshot
+        slot.pointee.metrics.exchangeEnded(exchange, now: nowMicroseconds)
+        if let failure = exchange.pointee.machine.failure { countFailure(failure, exchange) }
+        if exchange.pointee.responseFraming.isOpenEnded {
+            slot.pointee.metrics.count(
+                exchange.pointee.machine.isTunnel ? RouteCells.tunnelsEnded : RouteCells.streamsEnded, exchange)
+        }
         precondition(exchange.pointee.upstream == nil, "an exchange ends without its upstream connection")
         leaveServer(exchange)
         if let dial = exchange.pointee.dial { endDialling(dial) }
         wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
         pool.release(&exchange.pointee.memo.block)
-        exchange.pointee.snapshot.pointee.holderCount -= 1
         exchange.pointee.downstream.pointee.exchange = nil
         exchanges.free(exchange.pointee.token)
+        release(slot)
+    }
+
+    private func countFailure(_ failure: Failure, _ exchange: ExchangePointer) {
+        metrics.count(failure)
+        if failure == .requestRefused { metrics.count(exchange.pointee.machine.fault) }
     }
 
     // MARK: Timers

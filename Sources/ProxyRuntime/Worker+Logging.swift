@@ -9,7 +9,8 @@ extension Worker {
     /// The most that a record takes of one part of the request.
     private static var logPartBytesMax: Int { 512 }
 
-    func writeRecord(_ exchange: ExchangePointer, to ring: LogRing) {
+    func writeRecord(_ exchange: ExchangePointer) {
+        guard let log = hot.pointee.log else { return }
         let memo = exchange.pointee.memo
         let machine = exchange.pointee.machine
         let empty = UnsafeBufferPointer<UInt8>(start: nil, count: 0)
@@ -43,7 +44,7 @@ extension Worker {
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
             isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10, failure: machine.failure,
             stringBytes: lengths)
-        ring.write(
+        log.ring.write(
             record,
             {
                 $0.append(parts.method)
@@ -57,7 +58,7 @@ extension Worker {
                 $0.append(upstream)
                 $0.append(serverName)
             }, stringBytes: lengths.total)
-        shared.accessLog?.recordsCame()
+        log.thread.recordsCame()
     }
 
     func reportFailure(_ failure: Failure, status: UInt16, _ exchange: ExchangePointer) {
@@ -65,7 +66,8 @@ extension Worker {
             PeerEvent(
                 failure: failure, fault: exchange.pointee.machine.fault,
                 server: exchange.pointee.upstreamState == nil || exchange.pointee.serverIndex < 0
-                    ? nil : exchange.pointee.upstreamState?.pointee.servers[exchange.pointee.serverIndex].pointee.index,
+                    ? nil
+                    : exchange.pointee.upstreamState?.pointee.servers[exchange.pointee.serverIndex].pointee.shared,
                 target: exchange.pointee.dial.map { String(decoding: $0.pointee.logName, as: UTF8.self) },
                 detail: hot.pointee.tlsFailureText, status: status, tries: exchange.pointee.machine.tries))
     }
@@ -75,8 +77,8 @@ extension Worker {
 struct PeerEvent: Sendable {
     let failure: Failure
     let fault: HeadFault
-    /// The server's index in the table of servers, if one was chosen.
-    let server: Int?
+    /// The server, if one was chosen.
+    let server: SharedServer?
     /// What CONNECT asked for, if that was dialled.
     let target: String?
     /// What more is known of it.

@@ -108,7 +108,7 @@ extension Worker {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
                 exchange.pointee.upstream == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
             else { continue }
-            guard self.server(of: exchange).pointee.index == server else {
+            guard self.server(of: exchange).pointee.shared.number == server else {
                 hot.pointee.resolveWaiters.append(token)
                 continue
             }
@@ -201,6 +201,10 @@ extension Worker {
                 token: token, socket: socket, kind: TokenKind.upstream, server: server,
                 nowMilliseconds: nowMilliseconds)
         }.place
+        if let server {
+            server.pointee.connectionCount += 1
+            server.pointee.shared.connects.add(1, ordering: .relaxed)
+        }
         connection.pointee.exchange = exchange
         exchange.pointee.upstream = connection
         metrics.count(.upstreamConnects)
@@ -223,8 +227,8 @@ extension Worker {
     }
 
     private func closeOldestIdle() -> Bool {
-        for index in 0..<serverCount {
-            if let oldest = servers[index].idle.oldestOwner, let connection = upstreams.find(oldest) {
+        for server in hot.pointee.servers.values {
+            if let oldest = server.pointee.idle.oldestOwner, let connection = upstreams.find(oldest) {
                 closeUpstream(connection)
                 return true
             }
@@ -248,6 +252,7 @@ extension Worker {
     /// A connection is there that requests can be sent on.
     func connectionMade(_ connection: UpstreamPointer) {
         guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
+        connection.pointee.server?.pointee.shared.connected()
         attach(connection, to: exchange, isReused: false)
     }
 
@@ -269,6 +274,7 @@ extension Worker {
             perform(exchange.pointee.machine.upstreamFailed(cause, hasAlternative: !isLast), for: exchange)
             return
         }
+        if let server = exchange.pointee.upstream?.pointee.server { server.pointee.shared.connectFailed(cause) }
         if let state = exchange.pointee.upstreamState {
             for server in state.pointee.servers { alternatives += server.pointee.addressCount }
         }
@@ -309,8 +315,10 @@ extension Worker {
     /// taken for sure that nobody does: to be woken once too often costs little.
     private func isAwaited(_ server: UnsafeMutablePointer<ServerState>) -> Bool {
         if shared.workerCount > 64 { return true }
-        return hot.pointee.snapshot.pointee.upstreams.contains { state in
-            !state.pointee.queue.isEmpty && state.pointee.servers.contains(server)
+        return hot.pointee.slots.contains { slot in
+            slot.pointee.upstreams.contains { state in
+                !state.pointee.queue.isEmpty && state.pointee.servers.contains(server)
+            }
         }
     }
 
@@ -323,24 +331,27 @@ extension Worker {
         exchange.pointee.holdsPermit = false
         let server = state.pointee.servers[exchange.pointee.serverIndex]
         server.pointee.shared.givePermit()
-        shared.tellPermitReturned(server.pointee.shared, index: server.pointee.index)
+        shared.tellPermitReturned(server.pointee.shared)
     }
 
     /// A place at a server may be free: the first in each queue that can use it takes it. If nobody waits here any more,
     /// the word is passed on to the next worker that does.
-    func serveQueues(ofServer index: Int) {
+    func serveQueues(ofServer number: Int) {
+        guard let server = hot.pointee.servers[number] else { return }
         var boundMax = 0
         var nobodyWaits = true
-        for state in hot.pointee.snapshot.pointee.upstreams {
-            for (position, server) in state.pointee.servers.enumerated() where server.pointee.index == index {
-                serveQueue(state)
-                boundMax = max(boundMax, state.pointee.configuration.servers[position].exchangesMax ?? 0)
-                nobodyWaits = nobodyWaits && state.pointee.queue.isEmpty
+        // The longest there are come first: who began under an earlier generation waits longest.
+        for slot in hot.pointee.slots {
+            for state in slot.pointee.upstreams {
+                for (position, candidate) in state.pointee.servers.enumerated() where candidate == server {
+                    serveQueue(state)
+                    boundMax = max(boundMax, state.pointee.configuration.servers[position].exchangesMax ?? 0)
+                    nobodyWaits = nobodyWaits && state.pointee.queue.isEmpty
+                }
             }
         }
-        let server = servers[index].shared
-        if nobodyWaits, server.hasPermit(max: boundMax) {
-            shared.tellPermitReturned(server, index: index, except: number)
+        if nobodyWaits, server.pointee.shared.hasPermit(max: boundMax) {
+            shared.tellPermitReturned(server.pointee.shared, except: self.number)
         }
     }
 

@@ -49,10 +49,10 @@ extension Worker {
         }
         var count = 0
         var isLast = false
-        switch Socket.receive(socket, into: cipherScratch, capacity: scratchCapacity) {
+        switch Socket.receive(socket, into: cipherScratch, capacity: hot.pointee.readBytesMax) {
         case .bytes(let bytes):
             count = bytes
-            if count < scratchCapacity, !state.contains(.peerEnded) { state.remove(.mayRead) }
+            if count < hot.pointee.readBytesMax, !state.contains(.peerEnded) { state.remove(.mayRead) }
         case .wouldBlock:
             state.remove(.mayRead)
             return .read(.nothing)
@@ -216,7 +216,7 @@ extension Worker {
     func hasNewsBehindTLS(_ connection: UpstreamPointer) -> Bool {
         guard let tls = connection.pointee.tls else { preconditionFailure("no session") }
         while true {
-            switch Socket.receive(connection.pointee.socket, into: cipherScratch, capacity: scratchCapacity) {
+            switch Socket.receive(connection.pointee.socket, into: cipherScratch, capacity: hot.pointee.readBytesMax) {
             case .bytes(let count):
                 var byte: UInt8 = 0
                 let received = tls.pointee.receive(

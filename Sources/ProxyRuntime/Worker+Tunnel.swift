@@ -11,7 +11,7 @@ extension Worker {
     /// request.
     /// - Parameter glued: bytes behind the head.
     func openTunnel(_ exchange: ExchangePointer, _ glued: UnsafeBufferPointer<UInt8>) {
-        metrics.count(.tunnelsOpened)
+        exchange.pointee.snapshot.pointee.metrics.count(RouteCells.tunnelsOpened, exchange)
         // Should we have to cut it off, only a reset shows that.
         exchange.pointee.responseFraming = .untilClose
         if !glued.isEmpty { passDown(glued, exchange) }

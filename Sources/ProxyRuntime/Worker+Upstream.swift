@@ -382,10 +382,15 @@ extension Worker {
         }
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         let isToHTTP10 = exchange.pointee.isHTTP10
-        exchange.pointee.responseFraming = HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
+        let opensTunnel = exchange.pointee.machine.isTunnel
+        // A tunnel's is set when it is open.
+        exchange.pointee.responseFraming =
+            opensTunnel ? .none : HeadRewrite.downstreamFraming(head, isToHTTP10: isToHTTP10)
+        if exchange.pointee.responseFraming.isOpenEnded {
+            exchange.pointee.snapshot.pointee.metrics.count(RouteCells.streamsOpened, exchange)
+        }
         let via = exchange.pointee.listener.pointee.via
         let closes = exchange.pointee.machine.closesDownstream
-        let opensTunnel = exchange.pointee.machine.isTunnel
         if route.pointee.responseEdits.isEmpty, !isToHTTP10,
             HeadRewrite.isUsualResponse(head, opensTunnel: opensTunnel)
         {
@@ -409,9 +414,9 @@ extension Worker {
     /// A server's final head was written: how long it was here is counted, from the beginning of the turn in which it was
     /// received. Whatever else the turn did for the exchange meanwhile is counted with it.
     private func noteHold(_ downstream: DownstreamPointer) {
-        metrics.headWasHeld(
-            microseconds: Clock.monotonicMicroseconds() &- nowMicroseconds,
-            listener: downstream.pointee.listener.pointee.index)
+        let listener = downstream.pointee.listener
+        listener.pointee.slot.pointee.metrics.headWasHeld(
+            microseconds: Clock.monotonicMicroseconds() &- nowMicroseconds, listener: listener.pointee.index)
     }
 
     private func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
@@ -491,6 +496,7 @@ extension Worker {
         guard connection.pointee.isPersistent, !connection.pointee.state.contains(.isBroken),
             !connection.pointee.state.contains(.peerEnded),
             exchange.pointee.machine.tunnelRequest == .none, state.pointee.idleConnectionsMax > 0, !isSpent,
+            !server.pointee.isRemoved,
             peerIdleMilliseconds > 1000, !hasUnread(connection)
         else {
             closeUpstream(connection)

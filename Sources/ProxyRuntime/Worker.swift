@@ -29,6 +29,8 @@ enum TokenKind {
     static let upstream: UInt8 = 4
     static let exchange: UInt8 = 5
     static let accepting: UInt8 = 6
+    /// Never told of: in the graveyard it stands for replaced snapshots.
+    static let snapshot: UInt8 = 7
 }
 
 /// What other threads tell a worker.
@@ -37,14 +39,12 @@ enum WorkerMessage: Sendable {
     case drain
     /// End now.
     case stop
-    /// A name was looked up; the server has this index in the table of servers.
-    case addressesChanged(server: Int, [SocketAddress])
-    /// A name could not be looked up, and never could.
-    case addressesFailed(server: Int, Failure)
-    /// Certificates were read anew: for each listener its TLS, made for this worker; nil where nothing changed.
-    case certificatesChanged([TLSServerContext?])
-    /// What a server is spoken to with was read anew.
-    case serverTLSChanged(server: Int, TLSClientPeer)
+    /// This is the configuration from now on.
+    case generation(WorkerGeneration)
+    /// A server's name was looked up.
+    case resolved(server: Int, ResolutionOutcome)
+    /// Certificates of the generation in force were read anew.
+    case tlsChanged(WorkerTLS)
     /// Session tickets are sealed with these keys from now on.
     case ticketKeysChanged(TicketKeys)
     /// What CONNECT asks for was looked up, for this exchange.
@@ -53,36 +53,10 @@ enum WorkerMessage: Sendable {
     case permitReturned(server: Int)
 }
 
-/// A listening socket of a worker. Reached by pointer; lives as long as the worker.
-struct ListenerState {
-    let socket: Int32
-    let isShared: Bool
-    let isUnix: Bool
-    /// The listener of the current snapshot.
-    var compiled: UnsafePointer<CompiledListener>
-    /// Its TLS, if clients speak TLS on this socket.
-    var tls: TLSServerContext?
-    /// Its index in the configuration.
-    let index: Int
-}
-
-/// A listening socket that was made for a worker.
-struct ListeningSocket: Sendable {
-    let socket: Int32
-    /// Whether other workers have it too (Unix sockets).
-    let isShared: Bool
-    let isUnix: Bool
-    let isTLS: Bool
-    /// The listener's index in the configuration.
-    let listener: Int
-}
-
-/// A snapshot with what the worker made for it.
-struct SnapshotSlot {
-    let snapshot: Snapshot
-    let upstreams: [UnsafeMutablePointer<UpstreamState>]
-    /// Exchanges that hold it: the last one lets a replaced snapshot go.
-    var holderCount = 0
+/// Where a worker leaves records of the access log.
+struct WorkerLog: Sendable {
+    let ring: LogRing
+    let thread: AccessLogThread
 }
 
 /// See the head of the file.
@@ -99,23 +73,15 @@ final class Worker {
     let head: Head
     let downstreamGather: Gather
     let upstreamGather: Gather
-    /// What is read is put here: `scratchCapacity` bytes, and behind them the rest of a TLS record.
+    /// What is read is put here: at most `readBytesMax`, and behind that the rest of a TLS record.
     let scratch: UnsafeMutablePointer<UInt8>
     /// Ciphertext, before it is decrypted.
     let cipherScratch: UnsafeMutablePointer<UInt8>
-    let scratchCapacity: Int
     let tlsEngine: TLSEngine
-    let listeners: UnsafeMutablePointer<ListenerState>
-    let listenerCount: Int
-    let servers: UnsafeMutablePointer<ServerState>
-    let serverCount: Int
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
     let dateText: UnsafeMutablePointer<UInt8>
-    let ring: LogRing?
     /// What this worker counts.
     let metrics: MetricCells
-    /// Each listener's TLS.
-    var contexts: [TLSServerContext?]
     /// The first half of every request's identity.
     let requestIDs: RequestID
 
@@ -139,8 +105,19 @@ final class Worker {
         var dateSecond: UInt64 = 0
         var randomLow: UInt64
         var randomHigh: UInt64
-        /// The snapshot that new exchanges take.
-        var snapshot: UnsafeMutablePointer<SnapshotSlot>
+        /// The snapshot in force: new exchanges take it. There is one from the end of `init` on.
+        var snapshot: UnsafeMutablePointer<SnapshotSlot>?
+        /// All snapshots that are alive, the one in force last.
+        var slots: [UnsafeMutablePointer<SnapshotSlot>] = []
+        /// What is listened on.
+        var listeners: [UnsafeMutablePointer<ListenerState>] = []
+        var nextListenerNumber: UInt32 = 0
+        /// Servers by their numbers.
+        var servers: [Int: UnsafeMutablePointer<ServerState>] = [:]
+        /// Where records of the access log go.
+        var log: WorkerLog?
+        /// How much is read at once: `relay_buffer`.
+        var readBytesMax = 0
         /// Exchanges that wait for a server's addresses.
         var resolveWaiters: [SlabToken] = []
         var agenda: [ReadinessToken] = []
@@ -155,7 +132,8 @@ final class Worker {
     var nowMilliseconds: UInt64 { hot.pointee.nowMilliseconds }
 
     /// Makes a worker; on its own thread.
-    init(_ shared: SharedState, number: Int, sockets: [ListeningSocket], tls: WorkerTLS) throws(SystemError) {
+    /// - Parameter first: the configuration it begins with.
+    init(_ shared: SharedState, number: Int, _ first: WorkerGeneration) throws(SystemError) {
         self.shared = shared
         self.number = number
         epoll = try Epoll(batchMax: 256)
@@ -165,89 +143,47 @@ final class Worker {
         hot = .allocate(capacity: 1)
         hot.initialize(
             to: HotState(
-                nowMicroseconds: now, nowMilliseconds: now / 1000, randomLow: random[0], randomHigh: random[1] | 1,
-                snapshot: .allocate(capacity: 1)))
+                nowMicroseconds: now, nowMilliseconds: now / 1000, randomLow: random[0], randomHigh: random[1] | 1))
         wheel = TimerWheel(nowMilliseconds: now / 1000)
         pool = BufferPool(freeBytesMax: 1 << 20)
         pipes = PipePool(countMax: shared.pipesOfWorkerMax)
         downstreams = Slab()
         upstreams = Slab()
         exchanges = Slab()
-        let snapshot = Snapshot(shared.configuration, nodeName: shared.nodeName)
-        head = Head(fieldsCapacity: max(1000, snapshot.fieldsMax))
-        scratchCapacity = snapshot.relayBufferBytes
-        scratch = .allocate(capacity: scratchCapacity + TLSSession.plaintextBytesExtra)
-        cipherScratch = .allocate(capacity: scratchCapacity)
+        // Room for whatever a later generation may ask for: pages that are never touched cost nothing.
+        head = Head(fieldsCapacity: Configuration.fieldsMaxRange.upperBound)
+        let relayBytesMax = Configuration.relayBufferRange.upperBound
+        scratch = .allocate(capacity: relayBytesMax + TLSSession.plaintextBytesExtra)
+        cipherScratch = .allocate(capacity: relayBytesMax)
         tlsEngine = TLSEngine()
-        // Room for the largest head there can be, and for the small pieces of a turn's content.
-        let gatherBytes = snapshot.headWriteBytesMax + scratchCapacity + (16 << 10)
-        downstreamGather = Gather(scratchCapacity: gatherBytes)
-        upstreamGather = Gather(scratchCapacity: gatherBytes)
-        ring = shared.accessLog?.rings[number]
+        downstreamGather = Gather(scratchCapacity: 0)
+        upstreamGather = Gather(scratchCapacity: 0)
         metrics = shared.metrics.workers[number].cells
         dateText = .allocate(capacity: HTTPDate.textBytes)
-
-        let servers = UnsafeMutablePointer<ServerState>.allocate(capacity: max(1, shared.servers.count))
-        for (index, server) in shared.servers.enumerated() {
-            (servers + index).initialize(to: ServerState(server, index: index, tls: tls.servers[index]))
-        }
-        self.servers = servers
-        serverCount = shared.servers.count
-        let states = shared.configuration.upstreams.map { upstream in
-            let state = UnsafeMutablePointer<UpstreamState>.allocate(capacity: 1)
-            state.initialize(
-                to: UpstreamState(
-                    upstream,
-                    servers: upstream.servers.map {
-                        servers + shared.serverIndex(ServerIdentity($0, tls: upstream.tls))
-                    },
-                    workerCount: shared.workerCount))
-            return state
-        }
-        hot.pointee.snapshot.initialize(to: SnapshotSlot(snapshot: snapshot, upstreams: states))
-
-        listeners = .allocate(capacity: max(1, sockets.count))
-        listenerCount = sockets.count
         acceptTimer = .allocate(capacity: 1)
         acceptTimer.initialize(
             to: TimerEntry(owner: ReadinessToken(kind: TokenKind.accepting, SlabToken(index: 0, generation: 0))))
-        contexts = tls.listeners
-        for (index, socket) in sockets.enumerated() {
-            precondition(!socket.isTLS || tls.listeners[socket.listener] != nil, "a socket of TLS without its TLS")
-            guard let first = snapshot.listeners.baseAddress else { preconditionFailure("a socket without a listener") }
-            (listeners + index).initialize(
-                to: ListenerState(
-                    socket: socket.socket, isShared: socket.isShared, isUnix: socket.isUnix,
-                    compiled: first + socket.listener, tls: socket.isTLS ? tls.listeners[socket.listener] : nil,
-                    index: socket.listener))
-        }
         try epoll.addSource(
             shared.mailboxes[number].wakeUp.descriptor,
             ReadinessToken(kind: TokenKind.mailbox, SlabToken(index: 0, generation: 0)), exclusive: false)
-        try startAccepting()
+        take(first)
     }
 
     deinit {
-        for state in hot.pointee.snapshot.pointee.upstreams {
-            state.pointee.balancer.destroy()
-            state.deinitialize(count: 1)
-            state.deallocate()
+        // The end has closed every connection, and with them all but the snapshot in force.
+        precondition(hot.pointee.slots.count <= 1, "a snapshot is held at the end")
+        for listener in hot.pointee.listeners {
+            listener.deinitialize(count: 1)
+            listener.deallocate()
         }
-        hot.pointee.snapshot.deinitialize(count: 1)
-        hot.pointee.snapshot.deallocate()
-        for index in 0..<serverCount {
-            servers[index].destroy()
-            (servers + index).deinitialize(count: 1)
-        }
+        if let slot = hot.pointee.snapshot { free(slot) }
+        precondition(hot.pointee.servers.isEmpty, "a server is held at the end")
         hot.deinitialize(count: 1)
         hot.deallocate()
-        servers.deallocate()
-        listeners.deallocate()
         acceptTimer.deallocate()
         dateText.deallocate()
         scratch.deallocate()
         cipherScratch.deallocate()
-        for context in contexts { context?.retire() }
         tlsEngine.destroy()
         downstreamGather.destroy()
         upstreamGather.destroy()
@@ -319,7 +255,12 @@ final class Worker {
             if let connection = downstreams.find(token.slabToken) { downstreamIsReady(connection, readiness) }
         case TokenKind.upstream:
             if let connection = upstreams.find(token.slabToken) { upstreamIsReady(connection, readiness) }
-        case TokenKind.listener: acceptConnections(listeners + Int(token.slabToken.index))
+        case TokenKind.listener:
+            // It may have gone in this batch.
+            let number = token.slabToken.index
+            if let listener = hot.pointee.listeners.first(where: { $0.pointee.number == number }) {
+                acceptConnections(listener)
+            }
         case TokenKind.mailbox: readMessages()
         default: preconditionFailure("a token of no kind")
         }
@@ -396,15 +337,21 @@ final class Worker {
         }
     }
 
-    /// Frees the slots of what was closed in this batch.
+    /// Frees the slots of what was closed in this batch, and snapshots that nobody holds any more.
     private func bury() {
         for token in hot.pointee.graveyard {
-            if token.kind == TokenKind.downstream {
+            switch token.kind {
+            case TokenKind.downstream:
+                if let connection = downstreams.find(token.slabToken) { connectionFreed(connection.pointee.listener) }
                 downstreams.free(token.slabToken)
-            } else {
+            case TokenKind.upstream:
+                let server = upstreams.find(token.slabToken)?.pointee.server
                 upstreams.free(token.slabToken)
+                if let server { connectionFreed(server) }
+            default: break
             }
         }
+        if hot.pointee.slots.count > 1 { freeReplacedSnapshots() }
         hot.pointee.graveyard.removeAll(keepingCapacity: true)
         if acceptingIsPaused, !isDraining { resumeAccepting() }
     }
@@ -416,17 +363,13 @@ final class Worker {
             switch message {
             case .drain: drain()
             case .stop: isEnded = true
-            case .addressesChanged(let server, let addresses):
-                servers[server].addresses = .known(addresses)
+            case .generation(let generation): take(generation)
+            case .resolved(let server, let outcome):
+                hot.pointee.servers[server]?.pointee.resolved(outcome)
                 retryResolveWaiters(server)
-            case .addressesFailed(let server, let failure):
-                servers[server].addresses = .failed(failure)
-                retryResolveWaiters(server)
-            case .certificatesChanged(let contexts): takeContexts(contexts)
-            case .serverTLSChanged(let server, let peer):
-                servers[server].tls?.retire()
-                servers[server].tls = peer
-            case .ticketKeysChanged(let keys): for context in contexts { context?.setTicketKeys(keys) }
+            case .tlsChanged(let tls): takeTLS(tls)
+            case .ticketKeysChanged(let keys):
+                for slot in hot.pointee.slots { for context in slot.pointee.contexts { context?.setTicketKeys(keys) } }
             case .targetLookedUp(let exchange, let outcome): targetLookedUp(exchange, outcome)
             case .permitReturned(let server): serveQueues(ofServer: server)
             }
@@ -434,30 +377,34 @@ final class Worker {
     }
 
     /// New connections take the new certificates; those there are keep what they have.
-    private func takeContexts(_ changed: [TLSServerContext?]) {
-        for (index, context) in changed.enumerated() {
+    private func takeTLS(_ tls: WorkerTLS) {
+        guard let slot = hot.pointee.snapshot else { return }
+        for (index, context) in tls.listeners.enumerated() {
             guard let context else { continue }
-            contexts[index]?.retire()
-            contexts[index] = context
-            for socket in 0..<listenerCount where listeners[socket].index == index && listeners[socket].tls != nil {
-                listeners[socket].tls = context
+            slot.pointee.contexts[index]?.retire()
+            slot.pointee.contexts[index] = context
+            for listener in hot.pointee.listeners where listener.pointee.index == index && listener.pointee.tls != nil {
+                listener.pointee.tls = context
             }
+        }
+        for (number, peer) in tls.servers {
+            hot.pointee.servers[number]?.pointee.tls?.retire()
+            hot.pointee.servers[number]?.pointee.tls = peer
         }
     }
 
     private func drain() {
         guard !isDraining else { return }
         // Who was let in by the kernel before the end is answered once more.
-        for index in 0..<listenerCount where !acceptingIsPaused { acceptConnections(listeners + index) }
+        for listener in hot.pointee.listeners where !acceptingIsPaused { acceptConnections(listener) }
         isDraining = true
         stopAccepting()
-        for index in 0..<listenerCount {
-            // A socket that others have, too, is ended for all: they were told to drain as well.
-            if listeners[index].isShared {
-                Socket.stopListening(listeners[index].socket)
-            } else {
-                Socket.close(listeners[index].socket)
-            }
+        for listener in hot.pointee.listeners {
+            let socket = listener.pointee.socket
+            // A socket that others have, too, is ended for all: they were told to drain as well. What came from the
+            // service manager stays: it keeps who comes for the next process.
+            if socket.isInherited { continue }
+            if socket.isShared { Socket.stopListening(socket.descriptor) } else { Socket.close(socket.descriptor) }
         }
         downstreams.forEach { drain($0) }
     }

@@ -1,11 +1,14 @@
 // What one worker counts. The worker alone writes, whoever asks reads: each cell is an atomic with relaxed loads and
-// stores, so that counting needs no lock and no instruction that a processor's cores would argue about. All cells of a
-// worker lie in one block that is made before the worker starts and never moves. Nothing here allocates or knows a name:
-// routes are numbers (`RouteNumbering`), and names come in when somebody asks (`MetricsText`).
+// stores, so that counting needs no lock and no instruction that a processor's cores would argue about. The cells of a
+// worker lie in one block that is made before the worker starts and never moves, those of its listeners and routes in
+// one a generation. Nothing here allocates or knows a name: routes are numbers (`RouteNumbering`), and names come in when
+// somebody asks (`ProxyMetrics`).
 //
 // Gauges are the difference of two counters, what began and what ended. Who reads takes the end first, so that none is
 // ever below zero.
 
+import HTTPSemantics
+import ProxyConfiguration
 import ProxyCore
 import Synchronization
 
@@ -21,8 +24,6 @@ enum WorkerCounter: Int, CaseIterable {
     case idlePushed
     case idleClosed
     case exchangesBegun
-    case tunnelsOpened
-    case tunnelsEnded
     case retries
     case handshakesFull
     case handshakesResumed
@@ -82,87 +83,71 @@ enum RouteCells {
     static let statusClassCount = 6
     static let requestBytes = statusClassCount
     static let responseBytes = requestBytes + 1
-    static let head = responseBytes + 1
+    static let heldHeads = responseBytes + 1
+    static let streamsOpened = heldHeads + 1
+    static let streamsEnded = streamsOpened + 1
+    static let tunnelsOpened = streamsEnded + 1
+    static let tunnelsEnded = tunnelsOpened + 1
+    static let head = tunnelsEnded + 1
     static let firstContent = head + Histogram.cellCount
     static let exchange = firstContent + Histogram.cellCount
     static let count = exchange + Histogram.cellCount
+}
+
+extension MetricCell {
+    /// Counts. The worker's own thread alone does.
+    @inline(__always)
+    func add(_ count: UInt64) {
+        pointee.store(pointee.load(ordering: .relaxed) &+ count, ordering: .relaxed)
+    }
+
+    @inline(__always)
+    fileprivate func observe(_ microseconds: UInt64, bucket: Int) {
+        (self + bucket).add(1)
+        (self + Histogram.bucketCount).add(microseconds)
+    }
+}
+
+/// A block of cells, all 0 at first.
+final class CellBlock: Sendable {
+    // The place never changes, and what is there is atomic.
+    nonisolated(unsafe) let base: MetricCell
+    private let count: Int
+
+    init(count: Int) {
+        self.count = count
+        base = .allocate(capacity: count)
+        for index in 0..<count { (base + index).initialize(to: Atomic(0)) }
+    }
+
+    deinit {
+        base.deinitialize(count: count)
+        base.deallocate()
+    }
 }
 
 /// The cells of a worker, as the worker has them: a trivial value.
 struct MetricCells {
     private let counters: MetricCell
     private let failures: MetricCell
-    private let holds: MetricCell
-    private let routes: MetricCell
+    private let faults: MetricCell
 
-    /// How many cells there are.
-    static func count(listenerCount: Int, routeCount: Int) -> Int {
-        WorkerCounter.allCases.count + Failure.allCases.count + listenerCount * Histogram.cellCount
-            + routeCount * RouteCells.count
-    }
+    static let count = WorkerCounter.allCases.count + Failure.allCases.count + HeadFault.allCases.count
 
-    init(base: MetricCell, listenerCount: Int) {
+    init(base: MetricCell) {
         counters = base
         failures = counters + WorkerCounter.allCases.count
-        holds = failures + Failure.allCases.count
-        routes = holds + listenerCount * Histogram.cellCount
+        faults = failures + Failure.allCases.count
     }
 
     @inline(__always)
-    private static func add(_ count: UInt64, to cell: MetricCell) {
-        cell.pointee.store(cell.pointee.load(ordering: .relaxed) &+ count, ordering: .relaxed)
-    }
+    func count(_ counter: WorkerCounter) { (counters + counter.rawValue).add(1) }
 
-    @inline(__always)
-    private static func observe(_ microseconds: UInt64, bucket: Int, in cells: MetricCell) {
-        add(1, to: cells + bucket)
-        add(microseconds, to: cells + Histogram.bucketCount)
-    }
+    /// An exchange did not end as it should.
+    func count(_ failure: Failure) { (failures + Int(failure.rawValue)).add(1) }
 
-    // MARK: The worker
-
-    @inline(__always)
-    func count(_ counter: WorkerCounter) { Self.add(1, to: counters + counter.rawValue) }
-
-    /// A final head that a server sent was held for so long.
-    @inline(__always)
-    func headWasHeld(microseconds: UInt64, listener: Int) {
-        Self.observe(
-            microseconds, bucket: Histogram.bucket(ofMicroseconds: microseconds),
-            in: holds + listener * Histogram.cellCount)
-    }
-
-    /// An exchange is over.
-    @inline(__always)
-    func exchangeEnded(_ exchange: UnsafePointer<ExchangeSlot>, now: UInt64) {
-        let number = exchange.pointee.route?.pointee.number ?? exchange.pointee.listener.pointee.numberWithoutRoute
-        let cells = routes + number * RouteCells.count
-        let status = Int(exchange.pointee.machine.status)
-        Self.add(1, to: cells + min(status / 100, RouteCells.statusClassCount - 1))
-        let requestBytes = exchange.pointee.machine.requestContentBytes
-        if requestBytes > 0 { Self.add(requestBytes, to: cells + RouteCells.requestBytes) }
-        let responseBytes = exchange.pointee.machine.responseContentBytes
-        if responseBytes > 0 { Self.add(responseBytes, to: cells + RouteCells.responseBytes) }
-        let begin = exchange.pointee.machine.phases.requestHead
-        let head = exchange.pointee.machine.phases.responseHead
-        // A small response comes in one turn: its head, its content and its end have the same time.
-        var bucket = 0
-        if head != 0 {
-            bucket = Histogram.bucket(ofMicroseconds: head &- begin)
-            Self.observe(head &- begin, bucket: bucket, in: cells + RouteCells.head)
-        }
-        let content = exchange.pointee.machine.phases.firstContent
-        if content != 0 {
-            Self.observe(
-                content &- begin,
-                bucket: content == head ? bucket : Histogram.bucket(ofMicroseconds: content &- begin),
-                in: cells + RouteCells.firstContent)
-        }
-        Self.observe(
-            now &- begin, bucket: now == head ? bucket : Histogram.bucket(ofMicroseconds: now &- begin),
-            in: cells + RouteCells.exchange)
-        if let failure = exchange.pointee.machine.failure { Self.add(1, to: failures + Int(failure.rawValue)) }
-    }
+    /// A request cannot be read.
+    func count(_ fault: HeadFault) { (faults + Int(fault.rawValue)).add(1) }
 
     // MARK: Who reads
 
@@ -174,40 +159,144 @@ struct MetricCells {
         (failures + Int(failure.rawValue)).pointee.load(ordering: .relaxed)
     }
 
-    /// A cell of a route.
-    func value(route: Int, _ cell: Int) -> UInt64 {
-        (routes + route * RouteCells.count + cell).pointee.load(ordering: .relaxed)
+    func value(_ fault: HeadFault) -> UInt64 {
+        (faults + Int(fault.rawValue)).pointee.load(ordering: .relaxed)
+    }
+}
+
+/// The cells of a worker for the listeners and routes of one generation: a trivial value.
+struct RouteMetricCells {
+    private let holds: MetricCell
+    private let routes: MetricCell
+
+    /// How many cells there are.
+    static func count(listenerCount: Int, routeCount: Int) -> Int {
+        listenerCount * Histogram.cellCount + routeCount * RouteCells.count
     }
 
-    /// The cells of a route's histogram.
-    func histogram(route: Int, _ first: Int) -> [UInt64] {
-        (0..<Histogram.cellCount).map { value(route: route, first + $0) }
+    init(base: MetricCell, listenerCount: Int) {
+        holds = base
+        routes = holds + listenerCount * Histogram.cellCount
+    }
+
+    /// Counts in a route's cell, by `RouteCells`.
+    @inline(never)
+    func count(_ cell: Int, _ exchange: UnsafePointer<ExchangeSlot>) {
+        (routes + Self.number(of: exchange) * RouteCells.count + cell).add(1)
+    }
+
+    @inline(__always)
+    private static func number(of exchange: UnsafePointer<ExchangeSlot>) -> Int {
+        exchange.pointee.route?.pointee.number ?? exchange.pointee.listener.pointee.numberWithoutRoute
+    }
+
+    /// A final head that a server sent was held for so long.
+    @inline(__always)
+    func headWasHeld(microseconds: UInt64, listener: Int) {
+        (holds + listener * Histogram.cellCount).observe(
+            microseconds, bucket: Histogram.bucket(ofMicroseconds: microseconds))
+    }
+
+    /// Heads that came after more silence than this together with the first content are counted as held.
+    static let heldHeadMicroseconds: UInt64 = 500_000
+
+    /// An exchange is over.
+    @inline(__always)
+    func exchangeEnded(_ exchange: UnsafePointer<ExchangeSlot>, now: UInt64) {
+        let cells = routes + Self.number(of: exchange) * RouteCells.count
+        let status = Int(exchange.pointee.machine.status)
+        (cells + min(status / 100, RouteCells.statusClassCount - 1)).add(1)
+        let requestBytes = exchange.pointee.machine.requestContentBytes
+        if requestBytes > 0 { (cells + RouteCells.requestBytes).add(requestBytes) }
+        let responseBytes = exchange.pointee.machine.responseContentBytes
+        if responseBytes > 0 { (cells + RouteCells.responseBytes).add(responseBytes) }
+        let begin = exchange.pointee.machine.phases.requestHead
+        let head = exchange.pointee.machine.phases.responseHead
+        // A small response comes in one turn: its head, its content and its end have the same time.
+        var bucket = 0
+        if head != 0 {
+            bucket = Histogram.bucket(ofMicroseconds: head &- begin)
+            (cells + RouteCells.head).observe(head &- begin, bucket: bucket)
+        }
+        let content = exchange.pointee.machine.phases.firstContent
+        if content != 0 {
+            if content == head {
+                (cells + RouteCells.firstContent).observe(content &- begin, bucket: bucket)
+                if content &- begin > Self.heldHeadMicroseconds {
+                    countHeldHead(cells, exchange.pointee.machine.phases, head: head)
+                }
+            } else {
+                (cells + RouteCells.firstContent).observe(
+                    content &- begin, bucket: Histogram.bucket(ofMicroseconds: content &- begin))
+            }
+        }
+        (cells + RouteCells.exchange).observe(
+            now &- begin, bucket: now == head ? bucket : Histogram.bucket(ofMicroseconds: now &- begin))
+    }
+
+    /// The silence begins with whatever the server heard or said last.
+    @inline(never)
+    private func countHeldHead(_ cells: MetricCell, _ phases: ExchangePhases, head: UInt64) {
+        let last = max(phases.requestHead, phases.requestEnd, phases.upstreamAttached, phases.firstInterim)
+        if head > last, head - last > Self.heldHeadMicroseconds { (cells + RouteCells.heldHeads).add(1) }
+    }
+
+    // MARK: Who reads
+
+    /// All cells of a route.
+    func values(route: Int) -> [UInt64] {
+        let first = routes + route * RouteCells.count
+        return (0..<RouteCells.count).map { (first + $0).pointee.load(ordering: .relaxed) }
     }
 
     /// The cells of a listener's histogram of held heads.
     func holds(listener: Int) -> [UInt64] {
-        (0..<Histogram.cellCount).map {
-            (holds + listener * Histogram.cellCount + $0).pointee.load(ordering: .relaxed)
-        }
+        let first = holds + listener * Histogram.cellCount
+        return (0..<Histogram.cellCount).map { (first + $0).pointee.load(ordering: .relaxed) }
     }
 }
 
-/// The memory of a worker's cells.
+/// What a worker counts as long as it lives.
 final class WorkerMetrics: Sendable {
-    // The place never changes, and what is there is atomic.
-    nonisolated(unsafe) private let base: MetricCell
-    private let cellCount: Int
-    nonisolated(unsafe) let cells: MetricCells
+    private let block = CellBlock(count: MetricCells.count)
 
-    init(listenerCount: Int, routeCount: Int) {
-        cellCount = MetricCells.count(listenerCount: listenerCount, routeCount: routeCount)
-        base = .allocate(capacity: cellCount)
-        for index in 0..<cellCount { (base + index).initialize(to: Atomic(0)) }
-        cells = MetricCells(base: base, listenerCount: listenerCount)
+    var cells: MetricCells { MetricCells(base: block.base) }
+}
+
+/// What is counted for the listeners and routes of one generation.
+final class GenerationMetrics: Sendable {
+    let routes: RouteNumbering
+    let listenerNames: [String]
+    private let blocks: [CellBlock]
+
+    init(_ configuration: Configuration, workerCount: Int) {
+        let routes = RouteNumbering(configuration)
+        self.routes = routes
+        listenerNames = configuration.listeners.map(\.name)
+        let count = RouteMetricCells.count(
+            listenerCount: configuration.listeners.count, routeCount: routes.entries.count)
+        blocks = (0..<workerCount).map { _ in CellBlock(count: count) }
     }
 
-    deinit {
-        base.deinitialize(count: cellCount)
-        base.deallocate()
+    /// A worker's own.
+    func cells(ofWorker number: Int) -> RouteMetricCells {
+        RouteMetricCells(base: blocks[number].base, listenerCount: listenerNames.count)
+    }
+
+    /// A route's cells, summed over all workers.
+    func values(route: Int) -> [UInt64] { sum { $0.values(route: route) } }
+
+    /// A listener's histogram of held heads, summed over all workers.
+    func holds(listener: Int) -> [UInt64] { sum { $0.holds(listener: listener) } }
+
+    private func sum(_ read: (RouteMetricCells) -> [UInt64]) -> [UInt64] {
+        blocks.indices.reduce([]) { $0.adding(read(cells(ofWorker: $1))) }
+    }
+}
+
+extension [UInt64] {
+    /// The sums of the elements of both; none stands for zeros.
+    func adding(_ other: [UInt64]) -> [UInt64] {
+        isEmpty ? other : other.isEmpty ? self : zip(self, other).map { $0 &+ $1 }
     }
 }

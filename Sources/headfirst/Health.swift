@@ -27,7 +27,9 @@ struct Health: ParsableCommand {
             throw Exit.configuration
         }
         guard let address = Self.address(of: endpoint) else {
-            Terminal.complain("headfirst: the admin address cannot be asked: any free port is no port to go to")
+            Terminal.complain(
+                "headfirst: the admin address cannot be asked: a free port, or a socket handed over, is no address to go to"
+            )
             throw ExitCode(1)
         }
         do throws(HealthError) {
@@ -43,7 +45,7 @@ struct Health: ParsableCommand {
     /// Where to ask.
     private static func address(of endpoint: Endpoint) -> SocketAddress? {
         switch endpoint {
-        case .ip(_, port: 0), .name: return nil
+        case .ip(_, port: 0), .name, .inherited: return nil
         case .ip(let address, let port):
             let isWildcard = address.isIPv4 ? address.low == 0xFFFF_0000_0000 : address.high == 0 && address.low == 0
             guard isWildcard else {

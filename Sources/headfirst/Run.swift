@@ -17,7 +17,11 @@ struct Run: ParsableCommand {
         let loaded = try LoadedConfiguration.load(orExitFrom: configuration.path)
         do throws(StartupError) {
             // The runtime's own log says what it listens on.
-            try Proxy.run(loaded.configuration, onReady: { _ in })
+            try Proxy.run(
+                loaded.configuration,
+                reloadingFrom: { () throws(ConfigurationErrors) in
+                    try ConfigurationFile.load(path: configuration.path, environment: Terminal.environment())
+                }, onReady: { _ in })
         } catch {
             Terminal.complain("headfirst: \(error.description)")
             throw Exit.operatingSystem

@@ -5,6 +5,7 @@ import Bytes
 import Glibc
 import ProxyConfiguration
 import ProxyCore
+import TLS
 
 @testable import EventLoop
 @testable import ProxyRuntime
@@ -41,15 +42,20 @@ final class SweepWorld {
             """
         let configuration = try ConfigurationFile.parse(text: Array(text.utf8), file: "sweep.conf").configuration
         shared = try SharedState(
-            configuration, workerCount: 1, descriptorsMax: 1024, accessLog: nil, resolver: nil,
-            control: try Mailbox<ControlMessage>())
-        let sockets = try ListeningSockets(configuration, workerCount: 1).ofWorker[0]
-        port = try Socket.localAddress(of: sockets[0].socket).ip.port
+            workerCount: 1, descriptorsMax: 1024, control: try Mailbox<ControlMessage>())
+        shared.take(configuration)
+        var table = ServerTable()
+        let generation = Generation(
+            number: 1, configuration, servers: table.servers(of: configuration), resolver: nil, workerCount: 1)
+        let sockets = try ListeningSockets(workerCount: 1).plan(for: configuration).sockets(ofWorker: 0)
+        port = try Socket.localAddress(of: sockets[0].descriptor).ip.port
+        var peers: [Int: TLSClientPeer] = [:]
+        for server in generation.servers { peers[server.number] = try secure?.serverPeer() }
         worker = try Worker(
-            shared, number: 0, sockets: sockets,
-            tls: WorkerTLS(
-                listeners: [try secure?.listenerContext()],
-                servers: try shared.servers.map { _ in try secure?.serverPeer() }))
+            shared, number: 0,
+            WorkerGeneration(
+                generation, nodeName: shared.nodeName,
+                tls: WorkerTLS(listeners: [try secure?.listenerContext()], servers: peers), sockets: sockets))
     }
 
     deinit {
@@ -95,9 +101,9 @@ final class SweepWorld {
         note(worker.exchanges.count, "exchanges")
         note(worker.downstreams.count, "client connections")
         note(shared.connectionCount, "counted client connections")
-        note(worker.hot.pointee.snapshot.pointee.holderCount, "holders of the snapshot")
+        for slot in worker.hot.pointee.slots { note(slot.pointee.holderCount, "holders of the snapshot") }
         note(worker.hot.pointee.resolveWaiters.count, "exchanges waiting for an address")
-        for upstream in worker.hot.pointee.snapshot.pointee.upstreams {
+        for upstream in worker.hot.pointee.slots.flatMap(\.pointee.upstreams) {
             note(upstream.pointee.queue.count, "queued exchanges")
             for server in upstream.pointee.servers where !server.pointee.shared.hasPermit(max: 1) {
                 held.append("a place below max_exchanges")
@@ -119,7 +125,9 @@ final class SweepWorld {
     var exchangeCount: Int { worker.exchanges.count }
 
     /// Idle connections to each server.
-    var idleCounts: [Int] { (0..<worker.serverCount).map { worker.servers[$0].idle.count } }
+    var idleCounts: [Int] {
+        worker.hot.pointee.servers.sorted { $0.key < $1.key }.map { $0.value.pointee.idle.count }
+    }
 
     /// Throws away what the worker had to say to a control thread.
     func forgetMessages() { _ = shared.control.takeAll() }

@@ -76,29 +76,11 @@ private struct Exposition {
 }
 
 extension Headfirst {
-    /// The port of the only address of `admin`.
-    fileprivate func adminPort() throws -> UInt16 {
-        let line = try errorLog.line(with: "admin=127.0.0.1:")
-        let digits = line.split(separator: "admin=127.0.0.1:").last?.prefix { $0.isNumber } ?? ""
-        return try #require(UInt16(digits))
-    }
-
-    fileprivate func connectToAdmin() throws -> Wire { try Address.ipv4(port: adminPort()).connect() }
-
-    /// Asks the admin listener.
-    fileprivate func ask(_ path: String, method: String = "GET") throws -> Message {
-        let client = try connectToAdmin()
-        try client.ask("\(method) \(path) HTTP/1.1")
-        let response = try client.response(toHEAD: method == "HEAD")
-        #expect(client.end() == .ended)
-        return response
-    }
-
     /// The metrics, as soon as a series has a value: an exchange is counted when its answer is out.
     fileprivate func metrics(when series: String, is value: Double) throws -> Exposition {
         let deadline = Now.milliseconds + 4000
         while true {
-            let metrics = try Exposition(try ask("/metrics").text)
+            let metrics = try Exposition(try askAdmin("/metrics").text)
             if metrics[series] == value { return metrics }
             guard Now.milliseconds < deadline else {
                 throw Malformed(what: "\(series) is \(metrics[series].map { "\($0)" } ?? "nothing")")
@@ -119,7 +101,7 @@ extension Headfirst {
     ])
     func answers(method: String, path: String, status: Int, text: String?) throws {
         let proxy = try Headfirst(to: Origin.serving(), top: "drain_delay 0; \(Self.admin)")
-        let response = try proxy.ask(path, method: method)
+        let response = try proxy.askAdmin(path, method: method)
         #expect(response.status == status)
         if let text { #expect(response.text == text) }
         #expect(response["Connection"] == "close")
@@ -159,8 +141,8 @@ extension Headfirst {
         try flood.ask("POST /healthz HTTP/1.1", "Content-Length: 100000000")
         _ = try? flood.sendSome([UInt8](repeating: 0x78, count: 1 << 20), stallMilliseconds: 20)
         try proxy.connectToAdmin().reset()
-        #expect(try proxy.ask("/healthz").text == "ok\n")
-        #expect(try proxy.ask("/metrics").status == 200)
+        #expect(try proxy.askAdmin("/healthz").text == "ok\n")
+        #expect(try proxy.askAdmin("/metrics").status == 200)
         #expect(silent[0].end() == .ended)
         #expect(silent[79].isSilent(milliseconds: 1))
     }
@@ -211,15 +193,15 @@ extension Headfirst {
         try stream.ask("GET /stream HTTP/1.1")
         #expect(try stream.head().status == 200)
         try came.take()
-        #expect(try proxy.ask("/readyz").status == 200)
+        #expect(try proxy.askAdmin("/readyz").status == 200)
         let start = Now.milliseconds
         proxy.terminate()
         _ = try proxy.errorLog.line(with: "not ready any more")
         // Whoever comes meanwhile is served as before, and may stay.
-        let readiness = try proxy.ask("/readyz")
+        let readiness = try proxy.askAdmin("/readyz")
         #expect(readiness.status == 503)
         #expect(readiness.text == "draining\n")
-        #expect(try proxy.ask("/healthz").status == 200)
+        #expect(try proxy.askAdmin("/healthz").status == 200)
         let late = try proxy.connect()
         try late.ask()
         let answer = try late.response()
@@ -230,7 +212,7 @@ extension Headfirst {
         #expect(late.end() == .ended)
         #expect(throws: (any Error).self) { try proxy.connect() }
         // The stream runs on, and so do those who watch.
-        #expect(try proxy.ask("/readyz").status == 503)
+        #expect(try proxy.askAdmin("/readyz").status == 503)
         #expect(
             try proxy.metrics(when: "headfirst_exchanges", is: 1)["headfirst_connections{side=\"downstream\"}"] == 1)
         go.give()
@@ -401,7 +383,7 @@ extension Headfirst {
         #expect(metrics["headfirst_retries_total"] == 1)
         #expect(metrics["headfirst_connections_accepted_total"] == 3)
         #expect(metrics["headfirst_exchanges"] == 1)
-        #expect(metrics["headfirst_tunnels"] == 0)
+        #expect(metrics.nonzero("headfirst_tunnels").isEmpty)
         #expect(metrics["headfirst_access_log_lost_total"] == 0)
         // Two to the server that answers, unless the stream came to the worker of the others; two that were refused.
         let connects = try #require(metrics["headfirst_upstream_connects_total"])
@@ -428,7 +410,7 @@ extension Headfirst {
 
     @Test func everyMetricIsDocumented() throws {
         let proxy = try Headfirst(to: Origin.serving(), top: "admin { bind 127.0.0.1:0; }")
-        let metrics = try Exposition(try proxy.ask("/metrics").text)
+        let metrics = try Exposition(try proxy.askAdmin("/metrics").text)
         let path = #filePath.split(separator: "/").dropLast(3).map { "/\($0)" }.joined() + "/docs/METRICS.md"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         defer { close(descriptor) }
@@ -436,6 +418,84 @@ extension Headfirst {
         let text = String(decoding: room[..<max(0, read(descriptor, &room, room.count))], as: UTF8.self)
         #expect(metrics.kinds.count > 20)
         for (name, kind) in metrics.kinds { #expect(text.contains("| `\(name)` | \(kind) |"), "\(name)") }
+    }
+
+    private let labels = "{listener=\"main\",host=\"\",route=\"/\"}"
+
+    /// What has no declared length is a stream, until its end.
+    @Test func streamsAreCountedWhileTheyAreOpen() throws {
+        let go = Handoff<Void>()
+        let origin = Origin.serving { wire, request in
+            if request.target == "/sized" { return try wire.ok() }
+            try wire.send(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
+            try wire.await(go)
+            try wire.send(lastChunk)
+        }
+        let proxy = try Headfirst(to: origin, top: "admin { bind 127.0.0.1:0; }")
+        let client = try proxy.connect()
+        for _ in 0..<2 {
+            try client.ask("GET /sized HTTP/1.1")
+            _ = try client.response()
+            try client.ask()
+            var response = try client.head()
+            #expect(try proxy.metrics(when: "headfirst_streams\(labels)", is: 1)["headfirst_exchanges"] == 1)
+            go.give()
+            try client.chunkedContent(of: &response)
+            _ = try proxy.metrics(when: "headfirst_streams\(labels)", is: 0)
+        }
+    }
+
+    /// A head that comes with its content after a long silence was held by the backend.
+    @Test func heldHeadsAreCounted() throws {
+        let origin = Origin.serving { wire, request in
+            switch request.target {
+            case "/held":
+                usleep(600_000)
+                try wire.ok()
+            case "/flushed":
+                try wire.send(head("HTTP/1.1 200 OK", "Content-Length: 2"))
+                usleep(600_000)
+                try wire.send("ok")
+            default: try wire.ok()
+            }
+        }
+        let proxy = try Headfirst(to: origin, top: "admin { bind 127.0.0.1:0; }")
+        let client = try proxy.connect()
+        for path in ["/flushed", "/quick", "/held"] {
+            try client.ask("GET \(path) HTTP/1.1")
+            #expect(try client.response().status == 200)
+        }
+        let metrics = try proxy.metrics(when: "headfirst_held_heads_total\(labels)", is: 1)
+        #expect(metrics["headfirst_head_seconds_count\(labels)"] == 3)
+    }
+
+    @Test func aServersStandingIsTold() throws {
+        let origin = Origin.serving()
+        let dead = try Address.freePort()
+        let proxy = try Headfirst(
+            to: origin, top: "admin { bind 127.0.0.1:0; }", upstream: "server 127.0.0.1:\(dead);")
+        func series(_ name: String, _ server: String) -> String {
+            "headfirst_server_\(name){upstream=\"origin\",server=\"\(server)\"}"
+        }
+        #expect(try proxy.metric(series("up", "127.0.0.1:\(dead)")) == 1)
+        for _ in 0..<2 { #expect(try proxy.answer(to: head("GET / HTTP/1.1", "Host: t")).status == 200) }
+        #expect(try proxy.metric(series("up", "127.0.0.1:\(dead)")) == 0)
+        #expect(try proxy.metric(series("connections", "127.0.0.1:\(dead)")) == 0)
+        #expect(try proxy.metric(series("connect_failures_total", "127.0.0.1:\(dead)")) == 1)
+        #expect(try proxy.metric(series("up", origin.address.text)) == 1)
+        #expect(try proxy.metric(series("connections", origin.address.text)) == 1)
+        #expect(try proxy.metric(series("connect_failures_total", origin.address.text)) == 0)
+    }
+
+    @Test func refusalsAreToldApart() throws {
+        let proxy = try Headfirst(to: Origin.serving(), top: "admin { bind 127.0.0.1:0; }")
+        for request in [
+            head("GET / HTTP/1.1"), head("GET / HTTP/1.1", "Host: t", "Bad Name: x"), head("GET / HTTP/1.1"),
+        ] {
+            #expect(try proxy.answer(to: request).status == 400)
+        }
+        #expect(try proxy.metric("headfirst_refused_total{reason=\"host_missing\"}") == 2)
+        #expect(try proxy.metric("headfirst_refused_total{reason=\"field_name\"}") == 1)
     }
 
     @Test func tunnelsAreCountedWhileTheyAreOpen() throws {
@@ -450,11 +510,10 @@ extension Headfirst {
         #expect(try client.head().status == 101)
         try client.send("ping")
         #expect(try client.exactly(4) == Array("ping".utf8))
-        let open = try proxy.metrics(when: "headfirst_tunnels", is: 1)
+        let open = try proxy.metrics(when: "headfirst_tunnels\(labels)", is: 1)
         #expect(open["headfirst_exchanges"] == 1)
         client.reset()
-        let after = try proxy.metrics(when: "headfirst_tunnels", is: 0)
-        let labels = "{listener=\"main\",host=\"\",route=\"/\"}"
+        let after = try proxy.metrics(when: "headfirst_tunnels\(labels)", is: 0)
         #expect(after["headfirst_request_content_bytes_total\(labels)"] == 4)
         #expect(after["headfirst_response_content_bytes_total\(labels)"] == 4)
         #expect(after["headfirst_connections{side=\"upstream\"}"] == 0)

@@ -62,6 +62,7 @@ int headfirst_bind(int socket, const struct sockaddr_storage *address, socklen_t
 int headfirst_connect(int socket, const struct sockaddr_storage *address, socklen_t length);
 int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_unacknowledged(int socket, int *bytes);
+int headfirst_make_nonblocking(int descriptor);
 int headfirst_open(const char *path, int flags, mode_t mode);
 int headfirst_replace(int descriptor, int by);
 int headfirst_name_thread(pthread_t thread, const char *name);

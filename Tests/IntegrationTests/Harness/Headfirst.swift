@@ -79,6 +79,18 @@ final class Folder: Sendable {
     }
 }
 
+extension Folder {
+    /// What a file has; nothing if it is not there.
+    func read(_ name: String) -> String {
+        let descriptor = open("\(path)/\(name)", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return "" }
+        defer { close(descriptor) }
+        var (text, room) = ([UInt8](), [UInt8](repeating: 0, count: 64 << 10))
+        while case let count = Glibc.read(descriptor, &room, room.count), count > 0 { text += room[..<count] }
+        return String(decoding: text, as: UTF8.self)
+    }
+}
+
 /// A running command.
 final class Command {
     let process: pid_t
@@ -100,8 +112,10 @@ final class Command {
     ///   - environment: variables, besides the tests' own.
     ///   - limit: a line for the shell that starts it, such as `ulimit -n 64`.
     ///   - standardOutput: where its output goes instead of to `output`.
+    ///   - sockets: what it gets as descriptors from 3 on.
     init(
-        _ arguments: [String], environment: [String] = [], limit: String? = nil, standardOutput: Int32? = nil
+        _ arguments: [String], environment: [String] = [], limit: String? = nil, standardOutput: Int32? = nil,
+        sockets: [Int32] = []
     ) {
         // One at a time: a pipe that another child inherits would not tell the end of this one.
         Descriptors.lock.lock()
@@ -112,7 +126,12 @@ final class Command {
         posix_spawn_file_actions_adddup2(&actions, standardOutput ?? outputs.write, 1)
         posix_spawn_file_actions_adddup2(&actions, errors.write, 2)
         // Whatever the tests' own parent has left open would count against the limits under test.
+        let copies = sockets.map { fcntl($0, F_DUPFD_CLOEXEC, 256) }
+        defer { for copy in copies { close(copy) } }
         for descriptor in Int32(3)..<256 { posix_spawn_file_actions_addclose(&actions, descriptor) }
+        for (index, copy) in copies.enumerated() {
+            posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
+        }
         let command = [Self.binary] + arguments
         let words = limit.map { ["/bin/sh", "-c", "\($0); exec \"$@\"", "sh"] + command } ?? command
         var argv = words.map { strdup($0) } + [nil]
@@ -212,14 +231,15 @@ final class Headfirst {
     /// - Parameter configuration: the text; `$FOLDER` stands for the folder of its file.
     init(
         configuration: String, origins: [Origin] = [], environment: [String] = [], limit: String? = nil,
-        standardOutput: Int32? = nil, folder: Folder = Folder()
+        standardOutput: Int32? = nil, sockets: [Int32] = [], folder: Folder = Folder()
     ) throws {
         self.folder = folder
         self.origins = origins
         let parts = configuration.split(separator: "$FOLDER", omittingEmptySubsequences: false)
         let file = folder.write(parts.joined(separator: folder.path), to: "proxy.conf")
         command = Command(
-            ["run", "--config", file], environment: environment, limit: limit, standardOutput: standardOutput)
+            ["run", "--config", file], environment: environment, limit: limit, standardOutput: standardOutput,
+            sockets: sockets)
         let line = try command.errors.line(with: "listening=")
         let addresses = line.split(separator: "listening=").last?.split(separator: " workers=").first ?? ""
         listening = addresses.split { $0 == " " || $0 == "\"" }.map(String.init)

@@ -7,9 +7,13 @@ final class Origin: Sendable {
     let address: Address
     private let descriptor: Int32
     private let accepted = Monitor(0)
+    private let ended = Monitor(0)
 
     /// How many connections were made to it.
     var connectionCount: Int { accepted.update { $0 } }
+
+    /// Waits until this many connections have ended.
+    func waitForEnds(_ count: Int) throws { try ended.wait(for: "\(count) ends") { $0 >= count ? () : nil } }
 
     /// Starts one.
     /// - Parameters:
@@ -27,7 +31,7 @@ final class Origin: Sendable {
         let isBound = wanted.withSocketAddress { bind(listener, $0, $1) } == 0 && listen(listener, 256) == 0
         precondition(isBound, "the origin cannot listen")
         address = wanted.bound(to: descriptor)
-        let accepted = accepted
+        let (accepted, ended) = (accepted, ended)
         // Not blocking, so that a connection that is gone again does not hold up the lock on descriptors.
         _ = fcntl(listener, F_SETFL, O_NONBLOCK)
         startThread {
@@ -47,6 +51,7 @@ final class Origin: Sendable {
                     let wire = Wire(socket)
                     try? script(wire, number)
                     wire.close()
+                    ended.update { $0 += 1 }
                 }
             }
         }

@@ -310,6 +310,13 @@ enum Address: Sendable {
         }
     }
 
+    /// A port of the loopback that nobody has at this moment.
+    static func freePort() throws -> UInt16 {
+        let descriptor = Address.ipv4(port: 0).makeSocket()
+        defer { close(descriptor) }
+        return try Address.ipv4(port: 0).listening(on: descriptor, backlog: 1).port
+    }
+
     /// A connection to here.
     /// - Parameter receiveBuffer: SO_RCVBUF, for peers that are to read little.
     func connect(receiveBuffer: Int32? = nil) throws -> Wire {
