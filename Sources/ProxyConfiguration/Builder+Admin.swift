@@ -13,6 +13,9 @@ extension Builder {
         let scope = scope(entry.block, .admin)
         if !scope.has("bind") { diagnostics.error(at: entry.place, "the admin block has no bind") }
         let binds = scope.entries(named: "bind").compactMap { bind($0) }
-        return binds.isEmpty ? nil : Admin(binds: binds)
+        let allowed = scope.entries(named: "allow").flatMap { entry in
+            entry.arguments.words.compactMap { entry.arguments.value(of: $0, Value.network) }
+        }
+        return binds.isEmpty ? nil : Admin(binds: binds, allowedNetworks: allowed)
     }
 }

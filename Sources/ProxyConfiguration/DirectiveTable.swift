@@ -50,12 +50,16 @@ extension Directive {
                 + "be sent here. Without `admin` nobody could read that, and it is 0."),
         .structure(
             "admin", [.top], arity: 0...0, isBlock: true, repeats: false,
-            "Where `/healthz`, `/readyz` and `/metrics` are answered, for those who watch over the process. See "
-                + "[METRICS.md](METRICS.md)."),
+            "Where `/healthz`, `/readyz`, `/metrics` and `/status` are answered, and a page at `/`, for those who watch over "
+                + "the process. See [OPERATING.md](OPERATING.md#watching-it)."),
         .structure(
             "bind", [.admin], "ADDRESS", arity: 1...1,
             "Where to listen for them: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), or `unix:PATH`. "
                 + "In clear: who can connect can read."),
+        .structure(
+            "allow", [.admin], "NETWORK ...", arity: 1...1024,
+            "Who may see `/status` and the page, besides the loopback and peers on Unix sockets: networks, or IP addresses. All "
+                + "others get 403 there."),
         .setting(
             "resolver", [.top], "system|ADDRESS[:PORT] ...", default: "system", arity: 1...16,
             "Who is asked for the names of servers: the system's configuration, or these name servers in this order.",

@@ -35,10 +35,12 @@ public struct Configuration: Sendable, Equatable {
     public static let fieldsMaxRange = 8...1000
 }
 
-/// `admin { bind ADDRESS; ... }`
+/// `admin { bind ADDRESS; ... allow NETWORK ...; }`
 public struct Admin: Sendable, Equatable {
     /// Addresses, at least one, in the order of the file. None speaks TLS.
     public var binds: [Bind]
+    /// Who may see the status, besides the loopback and peers on Unix sockets.
+    public var allowedNetworks: [IPNetwork]
 }
 
 /// `access_log off | stdout | stderr | FILE [format=combined|json]`

@@ -4,41 +4,6 @@
 import HTTPSemantics
 import ProxyConfiguration
 
-/// A value of JSON, with the members of objects in an order that people can read.
-indirect enum JSONValue {
-    case null
-    case bool(Bool)
-    case integer(Int)
-    case string(String)
-    case array([JSONValue])
-    case object([(String, JSONValue)])
-
-    init(_ number: Int?) { self = number.map { .integer($0) } ?? .null }
-    init(_ text: String?) { self = text.map { .string($0) } ?? .null }
-    init(_ texts: [String]) { self = .array(texts.map { .string($0) }) }
-
-    /// The text, with two spaces for each level.
-    func text(indentation: Int = 0) -> String {
-        let inner = String(repeating: " ", count: indentation + 2)
-        let outer = String(repeating: " ", count: indentation)
-        switch self {
-        case .null: return "null"
-        case .bool(let value): return value ? "true" : "false"
-        case .integer(let value): return "\(value)"
-        case .string(let value): return JSONText.quoted(value)
-        case .array(let values):
-            if values.isEmpty { return "[]" }
-            return "[\n" + values.map { inner + $0.text(indentation: indentation + 2) }.joined(separator: ",\n")
-                + "\n\(outer)]"
-        case .object(let members):
-            if members.isEmpty { return "{}" }
-            return "{\n"
-                + members.map { inner + JSONText.quoted($0.0) + ": " + $0.1.text(indentation: indentation + 2) }
-                .joined(separator: ",\n") + "\n\(outer)}"
-        }
-    }
-}
-
 extension Explanation {
     /// The whole, for programs.
     public var json: String {

@@ -1,35 +1,81 @@
-// What the admin listener answers: a function from a request's method and path to bytes.
+// What the admin listener answers: a function from a request to bytes, or to a stream of events.
 
 import HTTPSemantics
 import ProxyCore
 
+/// What a request to the admin listener leads to.
+enum AdminAnswer {
+    case response(AdminResponse)
+    /// A stream of server-sent events: the status, every second. To HEAD its head alone.
+    case events
+}
+
+/// A request to the admin listener.
+struct AdminRequest {
+    let method: Method
+    /// The target without its query.
+    let path: String
+    /// Whether who asks may see the status.
+    let mayWatch: Bool
+}
+
+/// What the admin listener tells of.
+struct AdminSubject {
+    let isDraining: Bool
+    /// Called if it is asked for.
+    let metrics: () -> String
+    /// The same, in one line or in several.
+    let status: (_ inOneLine: Bool) -> String
+}
+
 /// An answer of the admin listener.
-struct AdminResponse: Equatable {
+struct AdminResponse {
     var status: UInt16
-    var contentType = "text/plain; charset=utf-8"
+    var fields = AdminResponse.plain("text/plain; charset=utf-8")
     var content: String
-    /// Whether `Allow` is to say what the method may be (RFC 9110 section 15.5.6).
-    var tellsMethods = false
 
     /// The answer to a request.
-    /// - Parameters:
-    ///   - path: the target without its query.
-    ///   - isDraining: whether the end is near.
-    ///   - metrics: called if they are asked for.
-    init(to method: Method, path: String, isDraining: Bool, metrics: () -> String) {
-        guard ["/healthz", "/readyz", "/metrics"].contains(path) else {
-            self.init(status: 404, content: "there are /healthz, /readyz and /metrics\n")
-            return
+    static func answer(_ request: AdminRequest, _ subject: AdminSubject) -> AdminAnswer {
+        guard ["/healthz", "/readyz", "/metrics", "/", "/status", "/status/events"].contains(request.path) else {
+            return .response(
+                AdminResponse(
+                    status: 404, content: "there are /healthz, /readyz, /metrics, /status, and a page at /\n"))
         }
-        guard method == .get || method == .head else {
-            self.init(status: 405, content: "GET or HEAD\n", tellsMethods: true)
-            return
+        guard request.method == .get || request.method == .head else {
+            // RFC 9110 section 15.5.6.
+            return .response(
+                AdminResponse(
+                    status: 405, fields: plain("text/plain; charset=utf-8") + [("Allow", "GET, HEAD")],
+                    content: "GET or HEAD\n"))
         }
-        switch path {
-        case "/healthz": self.init(status: 200, content: "ok\n")
-        case "/readyz": self.init(status: isDraining ? 503 : 200, content: isDraining ? "draining\n" : "ready\n")
-        default: self.init(status: 200, contentType: MetricsText.contentType, content: metrics())
+        switch request.path {
+        case "/healthz": return .response(AdminResponse(status: 200, content: "ok\n"))
+        case "/readyz":
+            return .response(
+                subject.isDraining
+                    ? AdminResponse(status: 503, content: "draining\n")
+                    : AdminResponse(status: 200, content: "ready\n"))
+        case "/metrics":
+            return .response(
+                AdminResponse(status: 200, fields: plain(MetricsText.contentType), content: subject.metrics()))
+        default: break
         }
+        guard request.mayWatch else {
+            return .response(
+                AdminResponse(
+                    status: 403, content: "from here the status may not be seen: see allow in the admin block\n"))
+        }
+        switch request.path {
+        case "/": return .response(AdminResponse(status: 200, fields: StatusPage.fields, content: StatusPage.html))
+        case "/status/events": return .events
+        default:
+            return .response(
+                AdminResponse(status: 200, fields: plain("application/json"), content: subject.status(false) + "\n"))
+        }
+    }
+
+    private static func plain(_ contentType: String) -> [(String, String)] {
+        [("Content-Type", contentType), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
     }
 
     /// The answer to what is no request.
@@ -38,21 +84,25 @@ struct AdminResponse: Equatable {
     }
 
     init(
-        status: UInt16, contentType: String = "text/plain; charset=utf-8", content: String, tellsMethods: Bool = false
+        status: UInt16, fields: [(String, String)] = AdminResponse.plain("text/plain; charset=utf-8"), content: String
     ) {
         self.status = status
-        self.contentType = contentType
+        self.fields = fields
         self.content = content
-        self.tellsMethods = tellsMethods
     }
 
     /// As it goes out. The connection ends behind it.
     func bytes(toHEAD: Bool) -> [UInt8] {
         let text = Array(content.utf8)
+        return Self.head(status, fields + [("Content-Length", "\(text.count)")]) + (toHEAD ? [] : text)
+    }
+
+    /// The head of a stream of events. Only the end of the connection ends it.
+    static func eventsHead() -> [UInt8] { head(200, plain("text/event-stream")) }
+
+    private static func head(_ status: UInt16, _ fields: [(String, String)]) -> [UInt8] {
         var head = "HTTP/1.1 \(status) \(LocalResponse.reasonPhrase(status))\r\n"
-        head += "Content-Type: \(contentType)\r\nContent-Length: \(text.count)\r\nCache-Control: no-store\r\n"
-        if tellsMethods { head += "Allow: GET, HEAD\r\n" }
-        head += "Connection: close\r\n\r\n"
-        return Array(head.utf8) + (toHEAD ? [] : text)
+        for (name, value) in fields { head += "\(name): \(value)\r\n" }
+        return Array((head + "Connection: close\r\n\r\n").utf8)
     }
 }

@@ -1,6 +1,7 @@
-// The thread that answers `/healthz`, `/readyz` and `/metrics`. It shares nothing with the workers but what they count:
-// it answers while they are busy, and nothing that is asked of it takes their time. Every socket is non-blocking, a
-// connection lives for ten seconds at most, takes one request, and gives way to a newer one when there are 64.
+// The thread that answers `/healthz`, `/readyz`, `/metrics` and the status. It shares nothing with the workers but what they
+// count: it answers while they are busy, and nothing that is asked of it takes their time. Every socket is non-blocking; a
+// connection takes one request, lives for ten seconds at most, and gives way to a newer one when there are 64. Those that
+// get events live as long as they take them, and there are 16 of them at most.
 
 import EventLoop
 import Glibc
@@ -44,10 +45,13 @@ final class AdminThread: Sendable {
     }
 
     private func run(_ sockets: [Int32]) {
-        var loop = AdminLoop(sockets, wakeUp: wakeUp.descriptor) { [self] method, path in
-            AdminResponse(to: method, path: path, isDraining: isDraining.load(ordering: .acquiring)) {
-                MetricsText.write(shared)
-            }
+        var loop = AdminLoop(sockets, wakeUp: wakeUp.descriptor, shared) { [self] in
+            AdminSubject(
+                isDraining: isDraining.load(ordering: .acquiring), metrics: { [shared] in MetricsText.write(shared) },
+                status: { [self] inOneLine in
+                    let document = StatusDocument.make(shared, isDraining: isDraining.load(ordering: .acquiring))
+                    return inOneLine ? document.line : document.text()
+                })
         }
         while !isStopped.load(ordering: .acquiring) { loop.turn() }
         loop.end()
@@ -63,17 +67,22 @@ private struct AdminLoop {
 
     private let listeners: [Int32]
     private let wakeUp: Int32
-    private let answer: (Method, String) -> AdminResponse
+    private let shared: SharedState
+    private let subject: () -> AdminSubject
+    /// How often events are sent.
+    private static let eventMilliseconds: UInt64 = 1000
+    private var nextEventMilliseconds: UInt64 = 0
     /// The oldest first.
     private var connections: [AdminConnection] = []
     private let head = Head(fieldsCapacity: AdminConnection.limits.fieldsMax)
     private let room = UnsafeMutablePointer<UInt8>.allocate(capacity: AdminConnection.readBytesMax)
     private var acceptAgainMilliseconds: UInt64 = 0
 
-    init(_ listeners: [Int32], wakeUp: Int32, answer: @escaping (Method, String) -> AdminResponse) {
+    init(_ listeners: [Int32], wakeUp: Int32, _ shared: SharedState, subject: @escaping () -> AdminSubject) {
         self.listeners = listeners
         self.wakeUp = wakeUp
-        self.answer = answer
+        self.shared = shared
+        self.subject = subject
     }
 
     /// Closes every connection.
@@ -91,29 +100,57 @@ private struct AdminLoop {
         // poll passes over a negative descriptor.
         entries += listeners.map { pollfd(fd: isPaused ? -1 : $0, events: Int16(POLLIN), revents: 0) }
         entries += connections.map { pollfd(fd: $0.socket, events: $0.awaitedEvents, revents: 0) }
-        var next = connections.first?.deadlineMilliseconds ?? .max
+        var next = connections.reduce(.max) { min($0, $1.deadlineMilliseconds) }
+        if connections.contains(where: \.getsEvents) { next = min(next, nextEventMilliseconds) }
         if isPaused { next = min(next, acceptAgainMilliseconds) }
         let timeout = next == .max ? -1 : Int32(clamping: next > now ? next - now : 0)
         guard poll(&entries, nfds_t(entries.count), timeout) >= 0 else { return }
         now = Self.milliseconds
         for index in connections.indices {
             if entries[1 + listeners.count + index].revents != 0 {
-                connections[index].goOn(head, room, answer)
+                connections[index].goOn(head, room, now: now, answer)
             }
             if connections[index].deadlineMilliseconds <= now { connections[index].phase = .over }
         }
+        sendEvents(now: now)
         removeEnded()
         for (index, listener) in listeners.enumerated() where entries[1 + index].revents != 0 {
             accept(listener, now: now)
         }
     }
 
+    private func answer(_ method: Method, _ path: String, _ peer: AdminPeer) -> AdminAnswer {
+        let networks = shared.standing.facts.generation?.configuration.admin?.allowedNetworks ?? []
+        let request = AdminRequest(method: method, path: path, mayWatch: peer.mayWatch(networks))
+        let answer = AdminResponse.answer(request, subject())
+        guard case .events = answer, connections.count(where: \.getsEvents) >= AdminConnection.eventStreamsMax else {
+            return answer
+        }
+        return .response(AdminResponse(status: 503, content: "too many watch already\n"))
+    }
+
+    /// The status goes to all who watch; who has not taken the last one yet gets a later one.
+    private mutating func sendEvents(now: UInt64) {
+        let isDue = now >= nextEventMilliseconds
+        guard connections.contains(where: { $0.getsEvents && (isDue || $0.isFresh) }) else { return }
+        if isDue { nextEventMilliseconds = now + Self.eventMilliseconds }
+        let event = Array("data: \(subject().status(true))\n\n".utf8)
+        for index in connections.indices where connections[index].getsEvents && (isDue || connections[index].isFresh) {
+            connections[index].send(event: event, now: now)
+        }
+    }
+
     private mutating func accept(_ listener: Int32, now: UInt64) {
         for _ in 0..<Self.connectionsMax {
             switch Socket.accept(listener) {
-            case .accepted(let socket, _):
-                if connections.count == Self.connectionsMax { Socket.close(connections.removeFirst().socket) }
-                connections.append(AdminConnection(socket, now: now))
+            case .accepted(let socket, let address):
+                // Streams of events are few enough that there is always another.
+                if connections.count == Self.connectionsMax,
+                    let oldest = connections.firstIndex(where: { !$0.getsEvents })
+                {
+                    Socket.close(connections.remove(at: oldest).socket)
+                }
+                connections.append(AdminConnection(socket, AdminPeer(address), now: now))
             case .goneAlready: continue
             case .nothingWaiting: return
             case .exhausted:
@@ -131,6 +168,24 @@ private struct AdminLoop {
     private static var milliseconds: UInt64 { Clock.monotonicMicroseconds() / 1000 }
 }
 
+/// Who asks.
+private struct AdminPeer {
+    private let isUnix: Bool
+    private let address: IPAddress
+
+    init(_ address: SocketAddress) {
+        isUnix = address.isUnix
+        self.address = IPAddress(high: address.ip.high, low: address.ip.low)
+    }
+
+    /// Whether it may see the status.
+    func mayWatch(_ networks: [IPNetwork]) -> Bool {
+        isUnix || Self.loopback.contains { $0.contains(address) } || networks.contains { $0.contains(address) }
+    }
+
+    private static let loopback = ["127.0.0.0/8", "::1"].compactMap { IPNetwork($0) }
+}
+
 /// A connection: one request, one answer.
 private struct AdminConnection {
     enum Phase {
@@ -138,6 +193,8 @@ private struct AdminConnection {
         case receiving
         /// The answer is not out.
         case sending
+        /// Events go out, one after the other.
+        case watching
         /// Our direction is ended; what still comes is thrown away, so that the answer is not lost to a reset.
         case lingering
         /// To be closed.
@@ -149,9 +206,13 @@ private struct AdminConnection {
     private static let lifeMilliseconds: UInt64 = 10_000
     /// Calls on one socket in a turn: who sends without end keeps nobody waiting.
     private static let callsPerTurnMax = 16
+    /// How many connections may get events.
+    static let eventStreamsMax = 16
 
     let socket: Int32
-    let deadlineMilliseconds: UInt64
+    private let peer: AdminPeer
+    /// When it is over, whatever it does. Each event that is taken postpones it.
+    private(set) var deadlineMilliseconds: UInt64
     var phase = Phase.receiving
     private var decoder = HTTP1Decoder(.request)
     private var inbound: [UInt8] = []
@@ -160,15 +221,29 @@ private struct AdminConnection {
     /// Whether the socket took nothing the last time.
     private var isFull = false
 
-    init(_ socket: Int32, now: UInt64) {
+    init(_ socket: Int32, _ peer: AdminPeer, now: UInt64) {
         self.socket = socket
+        self.peer = peer
         deadlineMilliseconds = now + Self.lifeMilliseconds
     }
 
-    var awaitedEvents: Int16 { Int16(phase == .sending ? POLLOUT : POLLIN) }
+    var awaitedEvents: Int16 {
+        switch phase {
+        case .sending: Int16(POLLOUT)
+        case .watching: Int16(outbound.isEmpty ? POLLIN : POLLIN | POLLOUT)
+        case .receiving, .lingering, .over: Int16(POLLIN)
+        }
+    }
+
+    var getsEvents: Bool { phase == .watching }
+    /// Whether it has got no event yet.
+    private(set) var isFresh = false
 
     /// Does what is possible now.
-    mutating func goOn(_ head: Head, _ room: UnsafeMutablePointer<UInt8>, _ answer: (Method, String) -> AdminResponse) {
+    mutating func goOn(
+        _ head: Head, _ room: UnsafeMutablePointer<UInt8>, now: UInt64,
+        _ answer: (Method, String, AdminPeer) -> AdminAnswer
+    ) {
         for _ in 0..<Self.callsPerTurnMax {
             switch phase {
             case .receiving:
@@ -180,22 +255,32 @@ private struct AdminConnection {
                 case .ended, .failed: phase = .over
                 }
             case .sending: send()
-            case .lingering:
-                switch Socket.receive(socket, into: room, capacity: Self.readBytesMax) {
-                case .bytes: break
-                case .wouldBlock: return
-                case .ended, .failed: phase = .over
-                }
+            case .watching:
+                if !outbound.isEmpty { sendEvent(now: now) }
+                if phase == .watching, !throwAwayInput(room) { return }
+            case .lingering: if !throwAwayInput(room) { return }
             case .over: return
             }
             if phase == .sending, isFull { return }
         }
     }
 
-    private mutating func decode(_ head: Head, _ answer: (Method, String) -> AdminResponse) {
+    /// - Returns: whether there was any, or an end.
+    private mutating func throwAwayInput(_ room: UnsafeMutablePointer<UInt8>) -> Bool {
+        switch Socket.receive(socket, into: room, capacity: Self.readBytesMax) {
+        case .bytes: return true
+        case .wouldBlock: return false
+        case .ended, .failed:
+            phase = .over
+            return true
+        }
+    }
+
+    private mutating func decode(_ head: Head, _ answer: (Method, String, AdminPeer) -> AdminAnswer) {
         let input = inbound
         var decoder = decoder
         var consumed = 0
+        var isStream = false
         let response: [UInt8]? = input.withUnsafeBufferPointer { bytes in
             switch decoder.next(bytes, from: &consumed, into: head, limits: Self.limits) {
             case .needsInput: return nil
@@ -204,7 +289,12 @@ private struct AdminConnection {
                 let method = head.storage.pointee.method
                 let target = head.text(head.storage.pointee.originForm)
                 let path = String(target.prefix { $0 != "?" })
-                return answer(method, path).bytes(toHEAD: method == .head)
+                switch answer(method, path, peer) {
+                case .response(let response): return response.bytes(toHEAD: method == .head)
+                case .events:
+                    isStream = method == .get
+                    return AdminResponse.eventsHead()
+                }
             case .interim, .content, .trailers, .ended: preconditionFailure("a request begins with its head")
             }
         }
@@ -213,7 +303,33 @@ private struct AdminConnection {
         guard let response else { return }
         inbound = []
         outbound = response
-        phase = .sending
+        phase = isStream ? .watching : .sending
+        isFresh = isStream
+    }
+
+    /// The next event, if the last one is out.
+    mutating func send(event: [UInt8], now: UInt64) {
+        guard isFresh || outbound.isEmpty else { return }
+        isFresh = false
+        outbound += event
+        sendEvent(now: now)
+    }
+
+    private mutating func sendEvent(now: UInt64) {
+        guard !outbound.isEmpty else { return }
+        let result = outbound.withUnsafeBufferPointer { bytes in
+            bytes.baseAddress.map { Socket.send(socket, $0 + sentCount, count: bytes.count - sentCount) }
+        }
+        switch result {
+        case .bytes(let count):
+            sentCount += count
+            guard sentCount == outbound.count else { return }
+            outbound = []
+            sentCount = 0
+            deadlineMilliseconds = now + Self.lifeMilliseconds
+        case .wouldBlock: break
+        case .ended, .failed, nil: phase = .over
+        }
     }
 
     private mutating func send() {

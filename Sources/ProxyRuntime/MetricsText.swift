@@ -100,17 +100,16 @@ struct MetricsText {
     }
 
     private mutating func writeConnections() {
-        let downstream = gauge(.connectionsAccepted, less: [.connectionsClosed])
-        let upstream = gauge(.upstreamConnects, less: [.upstreamClosed])
-        let idle = gauge(.idlePushed, less: [.idleClosed, .upstreamReuses])
+        let downstream = metrics.gauge(.connectionsAccepted, less: [.connectionsClosed])
+        let upstream = metrics.gauge(.upstreamConnects, less: [.upstreamClosed])
+        let idle = metrics.gauge(.idlePushed, less: [.idleClosed, .upstreamReuses])
         begin("headfirst_connections", .gauge, "Open connections.")
         line("headfirst_connections", [("side", "downstream")], downstream)
         line("headfirst_connections", [("side", "upstream")], upstream)
         single("headfirst_idle_upstream_connections", .gauge, "Connections to servers that wait for a request.", idle)
-        let begun = metrics.sum { $0.value(.exchangesBegun) }
-        let ended = reading.exchangesEnded
         single(
-            "headfirst_exchanges", .gauge, "Running exchanges, tunnels among them.", begun >= ended ? begun - ended : 0)
+            "headfirst_exchanges", .gauge, "Running exchanges, tunnels among them.",
+            metrics.exchanges(endedAre: reading.exchangesEnded))
         begin("headfirst_streams", .gauge, "Responses of no declared length that are being relayed.")
         for (entry, cells) in reading.routes where entry.hasServer {
             line("headfirst_streams", Self.labels(entry), RouteReading.streams(cells))
@@ -224,13 +223,6 @@ struct MetricsText {
     }
 
     // MARK: Values
-
-    /// What began and has not ended.
-    private func gauge(_ begun: WorkerCounter, less ended: [WorkerCounter]) -> UInt64 {
-        let over = ended.reduce(0) { sum, counter in sum &+ metrics.sum { $0.value(counter) } }
-        let all = metrics.sum { $0.value(begun) }
-        return all >= over ? all - over : 0
-    }
 
     private static func labels(_ entry: RouteNumbering.Entry) -> Labels {
         [("listener", entry.listener), ("host", entry.host), ("route", entry.route)]

@@ -71,6 +71,20 @@ final class ProxyMetrics: Sendable {
         (reloadsDone.load(ordering: .relaxed), reloadsFailed.load(ordering: .relaxed))
     }
 
+    /// What began and has not ended.
+    func gauge(_ begun: WorkerCounter, less ended: [WorkerCounter]) -> UInt64 {
+        let over = ended.reduce(0) { sum, counter in sum &+ self.sum { $0.value(counter) } }
+        let all = sum { $0.value(begun) }
+        return all >= over ? all - over : 0
+    }
+
+    /// Exchanges that run.
+    /// - Parameter ended: those that ended; read before.
+    func exchanges(endedAre ended: UInt64) -> UInt64 {
+        let begun = sum { $0.value(.exchangesBegun) }
+        return begun >= ended ? begun - ended : 0
+    }
+
     /// The sum of all workers.
     func sum(_ read: (MetricCells) -> UInt64) -> UInt64 { workers.reduce(0) { $0 &+ read($1.cells) } }
 }

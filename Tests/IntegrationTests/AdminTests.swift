@@ -97,7 +97,8 @@ extension Headfirst {
 
     @Test(arguments: [
         ("GET", "/healthz", 200, "ok\n"), ("GET", "/readyz?verbose", 200, "ready\n"), ("HEAD", "/readyz", 200, ""),
-        ("POST", "/readyz", 405, "GET or HEAD\n"), ("GET", "/", 404, nil), ("DELETE", "/status", 404, nil),
+        ("POST", "/readyz", 405, "GET or HEAD\n"), ("GET", "/nothing", 404, nil), ("DELETE", "/status", 405, nil),
+        ("GET", "/", 200, nil), ("GET", "/status", 200, nil),
     ])
     func answers(method: String, path: String, status: Int, text: String?) throws {
         let proxy = try Headfirst(to: Origin.serving(), top: "drain_delay 0; \(Self.admin)")

@@ -47,29 +47,48 @@ import Testing
 }
 
 @Suite struct AdminResponseTests {
-    private func answer(_ method: Method, _ path: String, isDraining: Bool = false) -> AdminResponse {
-        AdminResponse(to: method, path: path, isDraining: isDraining) { "metrics" }
+    private func answer(
+        _ method: Method, _ path: String, isDraining: Bool = false, mayWatch: Bool = true
+    ) throws -> AdminResponse {
+        let answer = AdminResponse.answer(
+            AdminRequest(method: method, path: path, mayWatch: mayWatch),
+            AdminSubject(isDraining: isDraining, metrics: { "metrics" }, status: { _ in "{}" }))
+        guard case .response(let response) = answer else { throw Events() }
+        return response
     }
 
-    @Test func readinessEndsWithTheDrainAndHealthDoesNot() {
-        #expect(answer(.get, "/readyz").status == 200)
-        #expect(answer(.get, "/readyz", isDraining: true).status == 503)
-        #expect(answer(.get, "/healthz", isDraining: true).status == 200)
-        #expect(answer(.get, "/metrics", isDraining: true).content == "metrics")
+    private struct Events: Error {}
+
+    @Test func readinessEndsWithTheDrainAndHealthDoesNot() throws {
+        #expect(try answer(.get, "/readyz").status == 200)
+        #expect(try answer(.get, "/readyz", isDraining: true).status == 503)
+        #expect(try answer(.get, "/healthz", isDraining: true).status == 200)
+        #expect(try answer(.get, "/metrics", isDraining: true).content == "metrics")
     }
 
-    @Test func whatIsThereDecidesBeforeTheMethodDoes() {
-        #expect(answer(.post, "/nothing").status == 404)
-        #expect(answer(.post, "/metrics").status == 405)
-        #expect(answer(.post, "/metrics").tellsMethods)
-        #expect(answer(.head, "/metrics").status == 200)
+    @Test func whatIsThereDecidesBeforeTheMethodDoes() throws {
+        #expect(try answer(.post, "/nothing").status == 404)
+        #expect(try answer(.post, "/metrics").status == 405)
+        #expect(try answer(.post, "/metrics").fields.contains { $0 == ("Allow", "GET, HEAD") })
+        #expect(try answer(.head, "/metrics").status == 200)
     }
 
-    @Test func headHasTheLengthAndNoContent() {
-        let text = String(decoding: answer(.head, "/healthz").bytes(toHEAD: true), as: UTF8.self)
+    @Test func headHasTheLengthAndNoContent() throws {
+        let text = String(decoding: try answer(.head, "/healthz").bytes(toHEAD: true), as: UTF8.self)
         #expect(text.contains("\r\nContent-Length: 3\r\n"))
         #expect(text.hasSuffix("\r\n\r\n"))
-        let whole = String(decoding: answer(.get, "/healthz").bytes(toHEAD: false), as: UTF8.self)
+        let whole = String(decoding: try answer(.get, "/healthz").bytes(toHEAD: false), as: UTF8.self)
         #expect(whole == text + "ok\n")
+    }
+
+    @Test func theStatusIsForThoseWhoMayWatch() throws {
+        for path in ["/", "/status"] {
+            #expect(try answer(.get, path).status == 200)
+            #expect(try answer(.get, path, mayWatch: false).status == 403)
+        }
+        #expect(throws: Events.self) { try answer(.get, "/status/events") }
+        #expect(try answer(.get, "/status/events", mayWatch: false).status == 403)
+        #expect(try answer(.get, "/metrics", mayWatch: false).status == 200)
+        #expect(try answer(.post, "/status", mayWatch: false).status == 405)
     }
 }
