@@ -158,7 +158,8 @@ extension Head {
             storage.pointee.facts.insert([.forwarding, .needsRewriting])
         case .trailer, .xForwardedProto, .xForwardedHost, .clientCert, .clientCertChain:
             storage.pointee.facts.insert(.needsRewriting)
-        case .other, .date, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+        case .other, .date, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType,
+            .traceparent, .tracestate:
             break
         }
     }

@@ -61,6 +61,10 @@ import Bytes
     case clientCert
     /// RFC 9440
     case clientCertChain
+    /// W3C Trace Context
+    case traceparent
+    /// W3C Trace Context
+    case tracestate
 
     /// The name, lower case.
     public var lowercaseName: StaticString {
@@ -93,6 +97,8 @@ import Bytes
         case .contentType: "content-type"
         case .clientCert: "client-cert"
         case .clientCertChain: "client-cert-chain"
+        case .traceparent: "traceparent"
+        case .tracestate: "tracestate"
         }
     }
 
@@ -108,7 +114,7 @@ import Bytes
             true
         case .other, .connection, .contentLength, .transferEncoding, .keepAlive, .proxyConnection, .te, .trailer,
             .upgrade, .http2Settings, .expect, .date, .maxForwards, .proxyAuthorization, .cookie, .userAgent, .referer,
-            .contentType:
+            .contentType, .traceparent, .tracestate:
             false
         }
     }
@@ -120,7 +126,7 @@ import Bytes
             .upgrade, .expect, .forwarded, .via, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID,
             .authorization, .proxyAuthorization, .maxForwards, .clientCert, .clientCertChain:
             true
-        case .other, .http2Settings, .date, .cookie, .userAgent, .referer, .contentType:
+        case .other, .http2Settings, .date, .cookie, .userAgent, .referer, .contentType, .traceparent, .tracestate:
             false
         }
     }
@@ -133,7 +139,7 @@ import Bytes
             .authorization, .proxyAuthorization, .cookie, .via, .forwarded, .xForwardedFor, .xForwardedProto,
             .xForwardedHost, .contentType, .http2Settings, .clientCert, .clientCertChain:
             true
-        case .other, .keepAlive, .proxyConnection, .xRequestID, .date, .userAgent, .referer:
+        case .other, .keepAlive, .proxyConnection, .xRequestID, .date, .userAgent, .referer, .traceparent, .tracestate:
             false
         }
     }
@@ -144,7 +150,8 @@ import Bytes
             1 << UInt64(KnownField.other.rawValue) | 1 << UInt64(KnownField.authorization.rawValue)
             | 1 << UInt64(KnownField.proxyAuthorization.rawValue) | 1 << UInt64(KnownField.cookie.rawValue)
             | 1 << UInt64(KnownField.userAgent.rawValue) | 1 << UInt64(KnownField.referer.rawValue)
-            | 1 << UInt64(KnownField.contentType.rawValue)
+            | 1 << UInt64(KnownField.contentType.rawValue) | 1 << UInt64(KnownField.traceparent.rawValue)
+            | 1 << UInt64(KnownField.tracestate.rawValue)
         return unnoted &>> UInt64(rawValue) & 1 == 0
     }
 
@@ -154,7 +161,7 @@ import Bytes
         case .connection, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .transferEncoding: true
         case .other, .contentLength, .host, .trailer, .expect, .via, .forwarded, .xForwardedFor, .xForwardedProto,
             .xForwardedHost, .xRequestID, .date, .maxForwards, .authorization, .proxyAuthorization, .cookie,
-            .userAgent, .referer, .contentType, .clientCert, .clientCertChain:
+            .userAgent, .referer, .contentType, .clientCert, .clientCertChain, .traceparent, .tracestate:
             false
         }
     }
@@ -192,7 +199,7 @@ import Bytes
             "content-disposition", "content-encoding", "content-language", "content-range", "dnt", "etag", "expires",
             "if-modified-since", "if-none-match", "last-modified", "link", "location", "origin", "pragma", "priority",
             "range", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode",
-            "sec-fetch-site", "sec-fetch-user", "server", "set-cookie", "traceparent", "tracestate", "vary",
+            "sec-fetch-site", "sec-fetch-user", "server", "set-cookie", "vary",
             "x-content-type-options", "x-frame-options", "x-powered-by", "x-requested-with",
         ]
     }

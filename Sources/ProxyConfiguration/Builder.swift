@@ -351,6 +351,6 @@ extension Forwarding {
             interim: settings.interim, onClientClose: settings.onClientClose,
             contentBytesMax: settings.contentBytesMax, errorFormat: settings.errorFormat,
             retriesMax: settings.upstream.retriesMax, responseHeadBytesMax: settings.upstream.responseHeadBytesMax,
-            upgrade: settings.upgrade)
+            upgrade: settings.upgrade, traceparent: settings.traceparent)
     }
 }

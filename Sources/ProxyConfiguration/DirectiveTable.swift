@@ -256,6 +256,10 @@ extension Directive {
             "Which protocols a client may switch to by `Upgrade`: any but h2c, WebSocket alone, or none; then the field "
                 + "is ignored."),
         .choice(
+            "traceparent", everyExchange, default: TraceparentPolicy.pass, \.traceparent,
+            "W3C Trace Context: `traceparent` passes as it came and is logged; with `begin` a request that belongs to no trace "
+                + "gets one, whose name is the request id that we make."),
+        .choice(
             "on_client_close", everyExchange, default: ClientClosePolicy.abort, \.onClientClose,
             "What a client's close means while its answer is owed: end the upstream's work, let it finish unread, or "
                 + "take a FIN as the end of requests only."),

@@ -315,6 +315,8 @@ public struct Forwarding: Sendable, Equatable {
     public var responseHeadBytesMax: Int
     /// Which upgrades pass.
     public var upgrade: UpgradePolicy
+    /// What becomes of a request that belongs to no trace.
+    public var traceparent = TraceparentPolicy.pass
 }
 
 extension Forwarding {
@@ -344,6 +346,14 @@ public enum UpgradePolicy: String, Sendable, CaseIterable {
     case websocket
     /// None: Upgrade is ignored.
     case off
+}
+
+/// `traceparent pass | begin`
+public enum TraceparentPolicy: String, Sendable, CaseIterable {
+    /// What came passes; where nothing came, nothing is added.
+    case pass
+    /// A request without one, or with one that means nothing, gets one of ours.
+    case begin
 }
 
 /// `on_client_close abort | finish | half_close`

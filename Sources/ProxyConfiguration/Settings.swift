@@ -22,6 +22,7 @@ struct Settings: Sendable {
     // The exchange.
     var interim = InterimPolicy.forward
     var upgrade = UpgradePolicy.any
+    var traceparent = TraceparentPolicy.pass
     var onClientClose = ClientClosePolicy.abort
     var contentBytesMax: Int?
     var errorFormat = ErrorFormat.text

@@ -72,8 +72,12 @@ public struct CompiledEdits {
     let edits: UnsafeBufferPointer<Edit>
     /// Whether a value reads the request.
     public let readsRequest: Bool
+    /// Whether a request that belongs to no trace begins one.
+    public let beginsTrace: Bool
+    /// Whether there is nothing to do.
+    public let isEmpty: Bool
 
-    init(_ edits: [FieldEdit], in arena: Arena) {
+    init(_ edits: [FieldEdit], beginsTrace: Bool = false, in arena: Arena) {
         let compiled = edits.indices.map { index in
             let edit = edits[index]
             return Edit(
@@ -84,10 +88,9 @@ public struct CompiledEdits {
         }
         self.edits = UnsafeBufferPointer(arena.copy(compiled))
         readsRequest = compiled.contains { $0.value.readsRequest }
+        self.beginsTrace = beginsTrace
+        isEmpty = edits.isEmpty && !beginsTrace
     }
-
-    /// Whether there is nothing to do.
-    public var isEmpty: Bool { edits.count == 0 }
 
     /// Whether fields of this name that came with the message, or that we make, are taken away.
     func removes(_ name: UnsafeBufferPointer<UInt8>) -> Bool {

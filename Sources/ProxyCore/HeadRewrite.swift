@@ -130,6 +130,7 @@ public struct HeadRewrite {
             writeHost(settingHost, otherwise: facts.contains(.absoluteForm) ? authority : serverAuthority, to: &out)
         }
         let isTrusted = values?.peer.isTrusted ?? false
+        let beginsTrace = edits.beginsTrace && !belongsToTrace
         var hasProto = false
         var hasForwardedHost = false
         var runStart = startLineIsOurs ? 0 : startLineEnd
@@ -185,6 +186,7 @@ public struct HeadRewrite {
                 // A client's own word about its certificate would pass for ours (RFC 9440 section 2.4).
                 isKept = isKept && isTrusted && !(values?.peer.tls?.pointee.verifiesClients ?? false)
             case .xRequestID: isKept = isKept && facts.contains(.requestID)
+            case .traceparent, .tracestate: isKept = isKept && !beginsTrace
             case .other, .connection, .keepAlive, .proxyConnection, .te, .trailer, .upgrade, .http2Settings, .date,
                 .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
                 break
@@ -202,6 +204,9 @@ public struct HeadRewrite {
         if !edits.removes("client-cert") { writeClientCertificate(to: &out) }
         if !via.isEmpty, !edits.removes("via") { writeVia(facts, to: &out) }
         if !facts.contains(.requestID), !edits.removes("x-request-id") { writeRequestID(to: &out) }
+        if beginsTrace, let values, !edits.removes("traceparent") {
+            TraceContext.writeBeginning(values.requestID, to: &out)
+        }
         writeConnectionOptions(
             acceptsTrailers: facts.contains(.acceptsTrailers), passesUpgrade: passesUpgrade, to: &out)
         if !edits.isEmpty { writeEdits(edits, exceptHost: true, to: &out) }
@@ -280,6 +285,14 @@ public struct HeadRewrite {
         out.append(": ")
         out.append(decimal: head.storage.pointee.contentLength)
         out.append("\r\n")
+    }
+
+    /// Whether there is one `traceparent`, and it means something.
+    private var belongsToTrace: Bool {
+        guard head.storage.pointee.fieldCount > 0, let line = head.first(.traceparent),
+            TraceContext.traceID(in: head.bytes(line.value)) != nil
+        else { return false }
+        return (0..<head.storage.pointee.fieldCount).count { head.fields[$0].field == .traceparent } == 1
     }
 
     private func writeRequestID(to out: inout ByteWriter) {
@@ -452,7 +465,7 @@ public struct HeadRewrite {
             case .other, .connection, .host, .keepAlive, .proxyConnection, .te, .http2Settings, .expect,
                 .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID, .date, .maxForwards,
                 .clientCert, .clientCertChain, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer,
-                .contentType:
+                .contentType, .traceparent, .tracestate:
                 break
             }
             if isKept {

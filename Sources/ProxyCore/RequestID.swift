@@ -42,6 +42,13 @@ public struct RequestID: Sendable, Equatable {
         out.count &+= 32
     }
 
+    /// Writes the digits of its second half, which no other request of this process has for long.
+    func writeSecondHalf(to out: inout ByteWriter) {
+        for half in [Self.digits(low >> 32), Self.digits(low & 0xFFFF_FFFF)] {
+            withUnsafeBytes(of: half) { for digit in $0 { out.append(digit) } }
+        }
+    }
+
     /// Eight hexadecimal digits in one word: nibbles spread to bytes, then `0`...`9` or `a`...`f` by arithmetic.
     @inline(__always)
     private static func digits(_ value: UInt64) -> UInt64 {

@@ -239,7 +239,8 @@ extension CompiledRoute {
             connectRules.append(ConnectRules(targets))
             upstreamName = UnsafeBufferPointer(start: nil, count: 0)
         }
-        requestEdits = CompiledEdits(route.requestEdits, in: arena)
+        requestEdits = CompiledEdits(
+            route.requestEdits, beginsTrace: route.forwarding.traceparent == .begin, in: arena)
         responseEdits = CompiledEdits(route.responseEdits, in: arena)
         forwarding = route.forwarding
         timers = route.timers

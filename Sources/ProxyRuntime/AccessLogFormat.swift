@@ -97,6 +97,7 @@ struct AccessLogFormatter {
         let received = strings.next(lengths.requestID)
         let userAgent = strings.next(lengths.userAgent)
         let referer = strings.next(lengths.referer)
+        let traceID = strings.next(lengths.traceID)
         out.append(record.isHTTP10 ? ",\"protocol\":\"HTTP/1.0\"" : ",\"protocol\":\"HTTP/1.1\"")
         if let minor = record.peer.tlsMinorVersion {
             out.append(",\"tls\":\"1.")
@@ -120,6 +121,13 @@ struct AccessLogFormatter {
         out.append("\"")
         writeString(",\"user_agent\":", userAgent, to: &out)
         writeString(",\"referer\":", referer, to: &out)
+        if record.beganTrace {
+            out.append(",\"trace_id\":\"")
+            record.requestID.write(to: &out)
+            out.append("\"")
+        } else {
+            writeString(",\"trace_id\":", traceID, to: &out)
+        }
         let phases = record.phases
         writeSeconds(",\"request_seconds\":", phases.requestHead, phases.requestEnd, to: &out)
         writeSeconds(",\"connect_seconds\":", phases.requestHead, phases.upstreamAttached, to: &out)

@@ -19,6 +19,8 @@ struct AccessRecord {
     var tries: UInt8
     var isReused: Bool
     var isHTTP10: Bool
+    /// Whether a trace began here, under the name of the request's identity.
+    var beganTrace: Bool
     /// nil: it ended as it should.
     var failure: Failure?
     /// Lengths of the strings that follow, in this order.
@@ -31,14 +33,15 @@ struct AccessRecord {
         var requestID: UInt16 = 0
         var userAgent: UInt16 = 0
         var referer: UInt16 = 0
+        var traceID: UInt16 = 0
         var listener: UInt16 = 0
         var route: UInt16 = 0
         var upstream: UInt16 = 0
         var server: UInt16 = 0
 
         var total: Int {
-            Int(method) + Int(target) + Int(authority) + Int(requestID) + Int(userAgent) + Int(referer) + Int(listener)
-                + Int(route) + Int(upstream) + Int(server)
+            Int(method) + Int(target) + Int(authority) + Int(requestID) + Int(userAgent) + Int(referer) + Int(traceID)
+                + Int(listener) + Int(route) + Int(upstream) + Int(server)
         }
     }
 }

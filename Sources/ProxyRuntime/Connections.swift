@@ -173,6 +173,7 @@ struct RequestMemo {
     var requestID = ByteRange()
     var userAgent = ByteRange()
     var referer = ByteRange()
+    var traceparent = ByteRange()
 
     func bytes(_ range: ByteRange) -> UnsafeBufferPointer<UInt8> {
         guard !range.isEmpty, let base = block.base else { return UnsafeBufferPointer(start: nil, count: 0) }

@@ -138,18 +138,22 @@ extension Worker {
         var requestID = ByteRange()
         var userAgent = ByteRange()
         var referer = ByteRange()
+        var traceparent = ByteRange()
         for index in 0..<storage.pointee.fieldCount {
             let line = head.fields + index
             switch line.pointee.field {
             case .xRequestID: requestID = line.pointee.value
             case .userAgent: userAgent = line.pointee.value
             case .referer: referer = line.pointee.value
+            // Two mean nothing.
+            case .traceparent: traceparent = traceparent.isEmpty ? line.pointee.value : ByteRange()
             default: break
             }
         }
         memo.requestID = keep(requestID, max: 64)
         memo.userAgent = keep(userAgent, max: 200)
         memo.referer = keep(referer, max: 200)
+        memo.traceparent = keep(traceparent, max: 64)
         exchange.pointee.memo = memo
     }
 

@@ -29,20 +29,24 @@ extension Worker {
         }
         let parts = (
             method: part(memo.method), target: part(memo.target), authority: part(memo.authority),
-            requestID: part(memo.requestID), userAgent: part(memo.userAgent), referer: part(memo.referer)
+            requestID: part(memo.requestID), userAgent: part(memo.userAgent), referer: part(memo.referer),
+            traceID: memo.traceparent.isEmpty ? empty : TraceContext.traceID(in: memo.bytes(memo.traceparent)) ?? empty
         )
         func length(_ bytes: UnsafeBufferPointer<UInt8>) -> UInt16 { UInt16(clamping: bytes.count) }
         let lengths = AccessRecord.StringLengths(
             method: length(parts.method), target: length(parts.target), authority: length(parts.authority),
             requestID: length(parts.requestID), userAgent: length(parts.userAgent), referer: length(parts.referer),
-            listener: length(listener), route: length(route), upstream: length(upstream), server: length(serverName))
+            traceID: length(parts.traceID), listener: length(listener), route: length(route),
+            upstream: length(upstream), server: length(serverName))
         let record = AccessRecord(
             receivedWallMicroseconds: exchange.pointee.receivedWallMicroseconds, phases: machine.phases,
             endMicroseconds: nowMicroseconds, requestContentBytes: machine.requestContentBytes,
             responseContentBytes: machine.responseContentBytes,
             peer: exchange.pointee.downstream.pointee.peer.withoutTLS,
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
-            isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10, failure: machine.failure,
+            isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10,
+            beganTrace: parts.traceID.isEmpty && exchange.pointee.route?.pointee.requestEdits.beginsTrace ?? false,
+            failure: machine.failure,
             stringBytes: lengths)
         log.ring.write(
             record,
@@ -53,6 +57,7 @@ extension Worker {
                 $0.append(parts.requestID)
                 $0.append(parts.userAgent)
                 $0.append(parts.referer)
+                $0.append(parts.traceID)
                 $0.append(listener)
                 $0.append(route)
                 $0.append(upstream)

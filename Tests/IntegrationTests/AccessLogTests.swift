@@ -200,6 +200,51 @@ import Testing
         }
     }
 
+    /// A trace is passed on and logged, or begun where that is asked for.
+    @Test func tracesArePassedOnOrBegun() throws {
+        let origin = Origin.serving { wire, request in
+            try wire.ok("\(request.all("traceparent").joined(separator: ",")) \(request["tracestate"] ?? "-")")
+        }
+        let trace = "0af7651916cd43dd8448eb211c80319c"
+        let valid = "00-\(trace)-b7ad6b7169203331-00"
+        for begins in [false, true] {
+            let proxy = try Headfirst(
+                to: origin, route: begins ? "traceparent begin;" : "", log: "stdout format=json")
+            let client = try proxy.connect()
+            func ask(_ fields: String...) throws -> (traceparent: String, state: String, logged: String?) {
+                let lines = ["GET / HTTP/1.1", "Host: t", "X-Count: \(count)"] + fields
+                try client.send(lines.joined(separator: "\r\n") + "\r\n\r\n")
+                let words = try client.response().text.split(separator: " ", omittingEmptySubsequences: false)
+                count += 1
+                let line = try proxy.accessLog.lines(count)[count - 1]
+                return (String(words[0]), String(words[1]), try JSON(line)["trace_id"])
+            }
+            var count = 0
+            let passed = try ask("Traceparent: \(valid)", "tracestate: a=b")
+            #expect(passed == (valid, "a=b", trace))
+            for wrong in [
+                [], ["traceparent: nonsense"], ["traceparent: 00-\(trace)-0000000000000000-00"],
+                ["traceparent: \(valid)-more"], ["traceparent: \(valid)", "traceparent: \(valid)"],
+            ] {
+                let lines = wrong + (wrong.isEmpty ? [] : ["tracestate: a=b"])
+                try client.send((["GET / HTTP/1.1", "Host: t"] + lines).joined(separator: "\r\n") + "\r\n\r\n")
+                let words = try client.response().text.split(separator: " ", omittingEmptySubsequences: false)
+                count += 1
+                let record = try JSON(try proxy.accessLog.lines(count)[count - 1])
+                guard begins else {
+                    #expect(words[0] == wrong.map { $0.dropFirst(13) }.joined(separator: ","))
+                    #expect(record["trace_id"] == "null")
+                    continue
+                }
+                #expect(words[1] == "-")
+                let parts = words[0].split(separator: "-")
+                #expect(parts.map(\.count) == [2, 32, 16, 2])
+                #expect(record["trace_id"] == String(parts[1]))
+                #expect(record["request_id"] == String(parts[1]))
+            }
+        }
+    }
+
     @Test func rotatingLosesNoRecord() throws {
         let folder = Folder()
         let proxy = try Headfirst(
