@@ -44,6 +44,17 @@
         @usableFromInline var freeBytes: Int
         @usableFromInline var freeBytesMax: Int
         @usableFromInline var borrowedBytes: Int
+        /// How much of that is no block.
+        @usableFromInline var chargedBytes = 0
+        /// What may be borrowed; `.max` is any number.
+        @usableFromInline var bytesMax = Int.max
+        /// What is read at once while there is plenty.
+        @usableFromInline var plentyBytes = Int.max
+        /// What should be read at once now.
+        @usableFromInline var readBytesMax = Int.max
+        /// From here on less is read at once, and below there more.
+        @usableFromInline var tighterFrom = Int.max
+        @usableFromInline var looserBelow = 0
     }
 
     @usableFromInline let storage: UnsafeMutablePointer<Storage>
@@ -69,8 +80,68 @@
         storage.deallocate()
     }
 
-    /// Bytes that are borrowed now.
+    /// Bytes that are borrowed now, and what is counted with them.
     @inlinable public var borrowedBytes: Int { storage.pointee.borrowedBytes }
+    /// Bytes of blocks that are borrowed now.
+    public var blockBytes: Int { storage.pointee.borrowedBytes - storage.pointee.chargedBytes }
+
+    // MARK: The bound
+
+    /// Bounds what is borrowed. Nobody is stopped in the middle: the nearer the bound, the less should be read at once
+    /// (`readBytesMax`), and at the bound nothing new should begin (`isExhausted`). Who reads a piece, passes on what
+    /// can be passed on and keeps the rest before it reads again can then have one small piece waiting at the most.
+    /// - Parameters:
+    ///   - bytes: the bound; `.max` is none.
+    ///   - plentyBytes: what is read at once while less than half of it is borrowed.
+    public func setBound(bytes: Int, plentyBytes: Int) {
+        storage.pointee.bytesMax = bytes
+        storage.pointee.plentyBytes = plentyBytes
+        adjust()
+    }
+
+    /// What should be read at once now.
+    @inlinable public var readBytesMax: Int { storage.pointee.readBytesMax }
+
+    /// Whether nothing new should begin.
+    @inlinable public var isExhausted: Bool { storage.pointee.borrowedBytes >= storage.pointee.bytesMax }
+
+    /// Pieces that fit into a block of 16 and of 4 KiB with a little around them.
+    private static var pieceBytes: Int { 15 << 10 }
+    private static var smallPieceBytes: Int { 7 << 9 }
+
+    @usableFromInline func adjust() {
+        let (borrowed, max, plenty) =
+            (storage.pointee.borrowedBytes, storage.pointee.bytesMax, storage.pointee.plentyBytes)
+        let (half, most) = (max / 2, max / 4 * 3)
+        // What becomes free is used for a while before more is read at once again.
+        switch borrowed {
+        case ..<half:
+            storage.pointee.readBytesMax = plenty
+            (storage.pointee.tighterFrom, storage.pointee.looserBelow) = (half, 0)
+        case ..<most:
+            storage.pointee.readBytesMax = min(plenty, Self.pieceBytes)
+            (storage.pointee.tighterFrom, storage.pointee.looserBelow) = (most, half / 8 * 7)
+        default:
+            storage.pointee.readBytesMax = min(plenty, Self.smallPieceBytes)
+            (storage.pointee.tighterFrom, storage.pointee.looserBelow) = (.max, most / 8 * 7)
+        }
+    }
+
+    /// Counts memory that is no block, as that of a TLS session, as borrowed.
+    public func charge(_ bytes: Int) {
+        storage.pointee.borrowedBytes += bytes
+        storage.pointee.chargedBytes += bytes
+        if storage.pointee.borrowedBytes >= storage.pointee.tighterFrom { adjust() }
+    }
+
+    /// That memory was given back.
+    public func discharge(_ bytes: Int) {
+        storage.pointee.borrowedBytes -= bytes
+        storage.pointee.chargedBytes -= bytes
+        if storage.pointee.borrowedBytes < storage.pointee.looserBelow { adjust() }
+    }
+
+    // MARK: Blocks
 
     @inlinable static func classIndex(of bytes: Int) -> Int {
         bytes <= bytesMin ? 0 : Int.bitWidth - (bytes - 1).leadingZeroBitCount - 9
@@ -80,6 +151,7 @@
         let index = Self.classIndex(of: bytes)
         let capacity = Self.bytesMin << index
         storage.pointee.borrowedBytes += capacity
+        if storage.pointee.borrowedBytes >= storage.pointee.tighterFrom { adjust() }
         if index < Self.classCount, let block = storage.pointee.free[index] {
             storage.pointee.free[index] = block.load(as: UnsafeMutableRawPointer?.self)
             storage.pointee.freeBytes -= capacity
@@ -92,6 +164,7 @@
     @inlinable func give(_ base: UnsafeMutablePointer<UInt8>, capacity: Int) {
         let index = Self.classIndex(of: capacity)
         storage.pointee.borrowedBytes -= capacity
+        if storage.pointee.borrowedBytes < storage.pointee.looserBelow { adjust() }
         let block = UnsafeMutableRawPointer(base)
         if index < Self.classCount, storage.pointee.freeBytes + capacity <= storage.pointee.freeBytesMax {
             block.storeBytes(of: storage.pointee.free[index], as: UnsafeMutableRawPointer?.self)

@@ -135,6 +135,29 @@ public enum Process {
         return max(1, count)
     }
 
+    /// The memory that the process's control group may have, in bytes; nil if there is no limit.
+    public static func memoryLimitBytes() -> Int? {
+        // In a container the group is mounted as the root; elsewhere /proc names its place in the tree. Version 2 has one
+        // line that begins with "0::", version 1 one for each controller. A group's parents bound it, too.
+        var limits: [Int] = []
+        for line in lines("/proc/self/cgroup") {
+            let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3 else { continue }
+            let isSecond = parts[1].isEmpty
+            guard isSecond || parts[1].split(separator: ",").contains("memory") else { continue }
+            let (root, file) =
+                isSecond ? ("/sys/fs/cgroup", "memory.max") : ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            var folders = parts[2].split(separator: "/")
+            while true {
+                let folder = ([root] + folders.map(String.init)).joined(separator: "/")
+                if let limit = number(in: "\(folder)/\(file)") { limits.append(limit) }
+                if folders.popLast() == nil { break }
+            }
+        }
+        // Version 1 says "no limit" by a number near the largest one.
+        return limits.min().flatMap { $0 < 1 << 60 ? $0 : nil }
+    }
+
     /// Lets a descriptor stand for what another one does, which is closed. Who writes to it meanwhile writes to the one
     /// or to the other.
     public static func replace(_ descriptor: Int32, by other: Int32) throws(SystemError) {
@@ -156,15 +179,15 @@ public enum Process {
     /// The number that a file of /proc or /sys holds.
     static func number(in path: String) -> Int? { firstLine(path).flatMap { Int($0) } }
 
-    static func firstLine(_ path: String) -> String? {
+    static func firstLine(_ path: String) -> String? { lines(path).first }
+
+    private static func lines(_ path: String) -> [String] {
         let file = headfirst_open(path, O_RDONLY | O_CLOEXEC, 0)
-        guard file >= 0 else { return nil }
+        guard file >= 0 else { return [] }
         defer { close(file) }
-        var bytes = [UInt8](repeating: 0, count: 128)
+        var bytes = [UInt8](repeating: 0, count: 4096)
         let count = read(file, &bytes, bytes.count)
-        guard count > 0 else { return nil }
-        return bytes.prefix(count).split(separator: UInt8(ascii: "\n")).first.map {
-            String(decoding: $0, as: UTF8.self)
-        }
+        guard count > 0 else { return [] }
+        return bytes.prefix(count).split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
     }
 }

@@ -45,8 +45,8 @@ struct Builder {
             workers: settings.workers, accessLog: settings.accessLog, errorLog: settings.errorLog,
             shutdownGraceMilliseconds: settings.shutdownGraceMilliseconds,
             drainDelayMilliseconds: admin == nil ? 0 : settings.drainDelayMilliseconds, resolver: settings.resolver,
-            connectionsMax: settings.connectionsMax, relayBufferBytes: settings.relayBufferBytes, admin: admin,
-            upstreams: upstreams, listeners: listeners)
+            connectionsMax: settings.connectionsMax, relayBufferBytes: settings.relayBufferBytes,
+            bufferMemory: settings.bufferMemory, admin: admin, upstreams: upstreams, listeners: listeners)
     }
 
     /// Blocks with their names. One whose name is wrong or taken is kept, so that what is in it gets looked at.

@@ -70,6 +70,12 @@ extension Directive {
         .size(
             "relay_buffer", [.top], Configuration.relayBufferRange, default: "64k", \.relayBufferBytes,
             "What may wait in memory for one direction of one exchange; a full buffer stops reading."),
+        .setting(
+            "buffer_memory", [.top], "auto|off|SIZE", default: "auto",
+            "What bytes that wait, and TLS sessions, may take of the process's memory, from 4m. The nearer it is, the less is "
+                + "read at once; beyond it new requests are answered 503. `auto`: half of the container's limit, `off` where "
+                + "there is none.",
+            read: readBufferMemory),
         .structure(
             "include", Context.allCases, "FILE", arity: 1...1,
             "The directives of another file, in this place. See [Include](#include)."),
@@ -318,6 +324,17 @@ extension Directive {
             return
         }
         settings.resolver = .servers(arguments.words.compactMap { arguments.value(of: $0, Value.resolver) })
+    }
+
+    private static func readBufferMemory(_ arguments: Arguments, _ settings: inout Settings) {
+        let memory = arguments.value(0) { text throws(Problem) -> BufferMemory in
+            switch text {
+            case "auto": .automatic
+            case "off": .off
+            default: .bytes(try Value.size(text, in: 4 << 20...1 << 40))
+            }
+        }
+        if let memory { settings.bufferMemory = memory }
     }
 
     private static func readTrustedProxies(_ arguments: Arguments, _ settings: inout Settings) {

@@ -22,6 +22,8 @@ public struct Configuration: Sendable, Equatable {
     public var connectionsMax: Int?
     /// What may wait in user space for one direction of one exchange.
     public var relayBufferBytes: Int
+    /// What all that waits may take of memory.
+    public var bufferMemory: BufferMemory
     /// Where the process can be watched; nil is nowhere.
     public var admin: Admin?
     /// Upstreams in the order of the file.
@@ -33,6 +35,16 @@ public struct Configuration: Sendable, Equatable {
     public static let relayBufferRange = 4096...1_048_576
     /// What `fields_max` may be.
     public static let fieldsMaxRange = 8...1000
+}
+
+/// `buffer_memory auto | off | SIZE`
+public enum BufferMemory: Sendable, Equatable {
+    /// Half of the container's limit; no bound where there is none.
+    case automatic
+    /// No bound.
+    case off
+    /// So many bytes.
+    case bytes(Int)
 }
 
 /// `admin { bind ADDRESS; ... allow NETWORK ...; }`

@@ -14,6 +14,7 @@ struct Settings: Sendable {
     var resolver = ResolverSource.system
     var connectionsMax: Int?
     var relayBufferBytes = 0
+    var bufferMemory = BufferMemory.automatic
     // The client's side.
     var downstreamTimers = DownstreamTimers()
     var limits = RequestLimits(headBytesMax: 0, fieldsMax: 0, targetBytesMax: 0)

@@ -198,7 +198,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .tunnelTimedOut: "nothing passed through the tunnel for too long"
         case .queueFull: "every upstream server is busy and the queue is full"
         case .queueTimedOut: "no upstream server became free in time"
-        case .outOfResources: "there is no descriptor left for a connection upstream"
+        case .outOfResources: "there is no descriptor or no memory left for it"
         case .shutDown: "the proxy is shutting down"
         }
     }

@@ -44,18 +44,16 @@ final class SharedState: Sendable {
     let standing = Standing()
     /// Records of the access log that were lost.
     let records = RecordLosses()
-    /// How many pipes each worker may have.
-    let pipesOfWorkerMax: Int
     /// How many descriptors the process may open.
     let descriptorsMax: Int
     private let connections = Atomic<Int>(0)
     private let connectionBound = Atomic<Int>(0)
+    private let bufferBound = Atomic<Int>(.max)
 
     init(workerCount: Int, descriptorsMax: Int, control: Mailbox<ControlMessage>) throws(SystemError) {
         self.workerCount = workerCount
         self.descriptorsMax = descriptorsMax
         self.control = control
-        pipesOfWorkerMax = PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax)
         metrics = ProxyMetrics(workerCount: workerCount)
         var mailboxes: [Mailbox<WorkerMessage>] = []
         for _ in 0..<workerCount { mailboxes.append(try Mailbox()) }
@@ -71,6 +69,29 @@ final class SharedState: Sendable {
             configuration.connectionsMax
             ?? Self.connectionsMax(descriptorsMax: descriptorsMax, workerCount: workerCount)
         connectionBound.store(bound, ordering: .relaxed)
+        bufferBound.store(Self.bufferBytesMax(configuration), ordering: .relaxed)
+    }
+
+    /// How many pipes each worker may have: what is in them counts for the container, too.
+    var pipesOfWorkerMax: Int {
+        min(
+            PipePool.countMax(threads: workerCount, descriptorsMax: descriptorsMax),
+            bufferBytesOfWorkerMax / 4 / PipePool.capacityBytes)
+    }
+
+    /// What each worker may borrow for bytes that wait, and for TLS sessions; `.max` is any number.
+    var bufferBytesOfWorkerMax: Int {
+        let bound = bufferBound.load(ordering: .relaxed)
+        return bound == .max ? .max : bound / workerCount
+    }
+
+    /// Half of what a container may have: the rest is for the program, its connections and the kernel's part of them.
+    private static func bufferBytesMax(_ configuration: Configuration) -> Int {
+        switch configuration.bufferMemory {
+        case .automatic: Process.memoryLimitBytes().map { $0 / 2 } ?? .max
+        case .off: .max
+        case .bytes(let bytes): bytes
+        }
     }
 
     /// Where nobody set a bound: each client may need a connection upstream, so clients get half of what the process

@@ -171,7 +171,7 @@ extension Worker {
                 switch event {
                 case .needsInput: break decoding
                 case .head: beginExchange(connection)
-                case .failed(let fault): refuseRequest(connection, .requestRefused, fault)
+                case .failed(let fault): refuseRequest(connection, .requestRefused, fault, headIsThere: true)
                 case .interim, .content, .trailers, .ended:
                     preconditionFailure("a request begins with its head")
                 }
@@ -238,6 +238,10 @@ extension Worker {
                 connection.pointee.phase = .receivingHead
                 connection.pointee.phaseStartMilliseconds = nowMilliseconds
             }
+            // A head that comes in parts takes memory for each.
+            if connection.pointee.phase == .receivingHead, pool.isExhausted {
+                refusePartialHead(connection)
+            }
         case .flushing, .lingering, .closed: pool.release(&connection.pointee.inbound)
         }
     }
@@ -247,7 +251,7 @@ extension Worker {
         var reads = 0
         while connection.pointee.state.contains(.mayRead) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
-            switch Socket.receive(connection.pointee.socket, into: scratch, capacity: hot.pointee.readBytesMax) {
+            switch Socket.receive(connection.pointee.socket, into: scratch, capacity: pool.readBytesMax) {
             case .bytes:
                 updateTimer(connection)
             case .wouldBlock: connection.pointee.state.remove(.mayRead)
@@ -469,7 +473,7 @@ extension Worker {
         switch connection.pointee.timerPurpose {
         case .none: break
         case .handshake, .keepalive, .lingering: closeDownstream(connection)
-        case .requestHead: refuseRequest(connection, .requestHeadTimedOut, .startLine)
+        case .requestHead: refuseRequest(connection, .requestHeadTimedOut, headIsThere: false)
         case .requestContent, .uploadAfterResponse:
             guard let exchange = connection.pointee.exchange else { return }
             perform(exchange.pointee.machine.requestTimedOut(.requestContentTimedOut), for: exchange)

@@ -13,6 +13,10 @@ extension Worker {
     /// A request's head is in the scratch.
     func beginExchange(_ connection: DownstreamPointer) {
         let listener = connection.pointee.listener.pointee.compiled
+        if pool.isExhausted {
+            refuseForMemory(connection)
+            return
+        }
         if head.storage.pointee.method == .connect {
             beginConnect(connection, listener)
             return
@@ -84,10 +88,27 @@ extension Worker {
         }
     }
 
+    /// There is no memory for another exchange: what the connection holds is given back, too.
+    @inline(never)
+    private func refuseForMemory(_ connection: DownstreamPointer) {
+        let exchange = addExchange(connection, connection.pointee.listener.pointee.compiled, nil)
+        exchange.pointee.machine.connectionDrained()
+        perform(exchange.pointee.machine.refused(.outOfResources), for: exchange)
+    }
+
+    /// There is none for the rest of a head.
+    func refusePartialHead(_ connection: DownstreamPointer) {
+        head.begin(at: UnsafePointer(scratch))
+        refuseForMemory(connection)
+    }
+
     /// A request that cannot be read, or not in time: it is answered, logged, and the connection ends.
-    func refuseRequest(_ connection: DownstreamPointer, _ cause: Failure, _ fault: HeadFault) {
+    /// - Parameter headIsThere: whether a head was found, or what stands in its place.
+    func refuseRequest(
+        _ connection: DownstreamPointer, _ cause: Failure, _ fault: HeadFault = .startLine, headIsThere: Bool
+    ) {
         // A head that never came leaves whatever was in the scratch before.
-        if cause == .requestHeadTimedOut || fault == .plainHTTP { head.begin(at: UnsafePointer(scratch)) }
+        if !headIsThere { head.begin(at: UnsafePointer(scratch)) }
         let exchange = addExchange(connection, connection.pointee.listener.pointee.compiled, nil)
         perform(exchange.pointee.machine.refused(cause, fault: fault), for: exchange)
     }

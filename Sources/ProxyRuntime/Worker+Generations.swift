@@ -67,7 +67,7 @@ extension Worker {
     }
 
     private func growScratch(for snapshot: Snapshot) {
-        hot.pointee.readBytesMax = snapshot.relayBufferBytes
+        pool.setBound(bytes: shared.bufferBytesOfWorkerMax, plentyBytes: snapshot.relayBufferBytes)
         // Room for the largest head there can be, and for the small pieces of a turn's content. Exchanges of earlier
         // generations may still need what these asked for.
         let gatherBytes = snapshot.headWriteBytesMax + snapshot.relayBufferBytes + (16 << 10)

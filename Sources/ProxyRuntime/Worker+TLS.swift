@@ -33,6 +33,8 @@ private enum TLSReadOutcome {
 
 extension Worker {
     /// The longest certificate of a client that is passed on, in DER.
+    /// What a session takes of memory, its handshake over and OpenSSL's buffers given back.
+    private static var sessionBytes: Int { 14 << 10 }
     private static var certificateBytesMax: Int { PeerTLS.certificateTextBytesMax / 4 * 3 }
 
     // MARK: Reading
@@ -49,10 +51,11 @@ extension Worker {
         }
         var count = 0
         var isLast = false
-        switch Socket.receive(socket, into: cipherScratch, capacity: hot.pointee.readBytesMax) {
+        let capacity = pool.readBytesMax
+        switch Socket.receive(socket, into: cipherScratch, capacity: capacity) {
         case .bytes(let bytes):
             count = bytes
-            if count < hot.pointee.readBytesMax, !state.contains(.peerEnded) { state.remove(.mayRead) }
+            if count < capacity, !state.contains(.peerEnded) { state.remove(.mayRead) }
         case .wouldBlock:
             state.remove(.mayRead)
             return .read(.nothing)
@@ -130,19 +133,20 @@ extension Worker {
             // Who speaks in clear is answered in clear.
             endTLS(connection)
             connection.pointee.state.remove(.isTLS)
-            refuseRequest(connection, .requestRefused, .plainHTTP)
+            refuseRequest(connection, .requestRefused, .plainHTTP, headIsThere: false)
             return .nothing
         }
     }
 
     /// The client's first byte is there: until then a connection costs no more than one in clear.
     private func beginTLS(_ connection: DownstreamPointer) -> UnsafeMutablePointer<ClientTLS>? {
-        guard let context = connection.pointee.listener.pointee.tls,
+        guard !pool.isExhausted, let context = connection.pointee.listener.pointee.tls,
             let session = TLSSession(server: context, tlsEngine)
         else { return nil }
         let tls = UnsafeMutablePointer<ClientTLS>.allocate(capacity: 1)
         tls.initialize(to: ClientTLS(session: session))
         connection.pointee.tls = tls
+        pool.charge(Self.sessionBytes)
         return tls
     }
 
@@ -216,7 +220,7 @@ extension Worker {
     func hasNewsBehindTLS(_ connection: UpstreamPointer) -> Bool {
         guard let tls = connection.pointee.tls else { preconditionFailure("no session") }
         while true {
-            switch Socket.receive(connection.pointee.socket, into: cipherScratch, capacity: hot.pointee.readBytesMax) {
+            switch Socket.receive(connection.pointee.socket, into: cipherScratch, capacity: pool.readBytesMax) {
             case .bytes(let count):
                 var byte: UInt8 = 0
                 let received = tls.pointee.receive(
@@ -313,6 +317,7 @@ extension Worker {
     func endTLS(_ connection: DownstreamPointer) {
         guard let tls = connection.pointee.tls else { return }
         connection.pointee.tls = nil
+        pool.discharge(Self.sessionBytes)
         if !tls.pointee.session.isEstablished { metrics.count(.handshakesFailed) }
         if connection.pointee.outbound.isEmpty, !connection.pointee.endsByReset,
             !connection.pointee.state.contains(.isBroken)
@@ -331,6 +336,7 @@ extension Worker {
     func endTLS(_ connection: UpstreamPointer) {
         guard let tls = connection.pointee.tls else { return }
         connection.pointee.tls = nil
+        pool.discharge(Self.sessionBytes)
         if connection.pointee.outbound.isEmpty, !connection.pointee.endsByReset,
             !connection.pointee.state.contains(.isBroken)
         {
@@ -355,6 +361,7 @@ extension Worker {
         let tls = UnsafeMutablePointer<TLSSession>.allocate(capacity: 1)
         tls.initialize(to: session)
         connection.pointee.tls = tls
+        pool.charge(Self.sessionBytes)
         connection.pointee.state.insert(.isTLS)
         connection.pointee.phase = .handshaking
         let isSent = sendOutput(

@@ -35,7 +35,7 @@ extension Worker {
     func receive(_ socket: Int32, into inbound: inout Buffer, _ state: inout SocketState) -> ReadOutcome {
         let isScratch = inbound.isEmpty
         var room = scratch
-        var capacity = hot.pointee.readBytesMax
+        var capacity = pool.readBytesMax
         if !isScratch {
             pool.reserve(Self.readBytesMin, in: &inbound)
             room = inbound.base.unsafelyUnwrapped + Int(inbound.end)

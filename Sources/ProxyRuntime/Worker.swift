@@ -73,7 +73,7 @@ final class Worker {
     let head: Head
     let downstreamGather: Gather
     let upstreamGather: Gather
-    /// What is read is put here: at most `readBytesMax`, and behind that the rest of a TLS record.
+    /// What is read is put here: at most `relay_buffer`, and behind that the rest of a TLS record.
     let scratch: UnsafeMutablePointer<UInt8>
     /// Ciphertext, before it is decrypted.
     let cipherScratch: UnsafeMutablePointer<UInt8>
@@ -116,8 +116,6 @@ final class Worker {
         var servers: [Int: UnsafeMutablePointer<ServerState>] = [:]
         /// Where records of the access log go.
         var log: WorkerLog?
-        /// How much is read at once: `relay_buffer`.
-        var readBytesMax = 0
         /// Exchanges that wait for a server's addresses.
         var resolveWaiters: [SlabToken] = []
         var agenda: [ReadinessToken] = []

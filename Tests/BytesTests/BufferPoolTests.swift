@@ -138,3 +138,81 @@ import Testing
         #expect(pool.borrowedBytes == 0)
     }
 }
+
+@Suite struct BufferBoundTests {
+    private static let bound = 1 << 20
+    private static let plenty = 64 << 10
+
+    private func pool() -> BufferPool {
+        let pool = BufferPool(freeBytesMax: 0)
+        pool.setBound(bytes: Self.bound, plentyBytes: Self.plenty)
+        return pool
+    }
+
+    /// The nearer the bound, the less is read at once; what becomes free makes it more again, but not at the same place.
+    @Test func lessIsReadNearTheBound() {
+        let pool = pool()
+        defer { pool.destroy() }
+        #expect(pool.readBytesMax == Self.plenty)
+        pool.charge(Self.bound / 2 - 1)
+        #expect(pool.blockBytes == 0)
+        #expect(pool.readBytesMax == Self.plenty)
+        pool.charge(1)
+        #expect(pool.readBytesMax == 15 << 10)
+        pool.charge(Self.bound / 4)
+        #expect(pool.readBytesMax == 7 << 9)
+        #expect(!pool.isExhausted)
+        pool.charge(Self.bound / 4)
+        #expect(pool.isExhausted)
+        #expect(pool.readBytesMax == 7 << 9)
+        pool.discharge(Self.bound / 4)
+        #expect(!pool.isExhausted)
+        #expect(pool.readBytesMax == 7 << 9)
+        pool.discharge(Self.bound / 4 * 3 / 8 + 1)
+        #expect(pool.readBytesMax == 15 << 10)
+        pool.discharge(Self.bound / 4)
+        #expect(pool.readBytesMax == Self.plenty)
+        pool.discharge(pool.borrowedBytes)
+    }
+
+    @Test func blocksCount() {
+        let pool = pool()
+        defer { pool.destroy() }
+        var buffers = (0..<8).map { _ in Buffer() }
+        for index in buffers.indices { pool.reserve(64 << 10, in: &buffers[index]) }
+        #expect(pool.borrowedBytes == Self.bound / 2)
+        #expect(pool.readBytesMax == 15 << 10)
+        for index in buffers.indices { pool.release(&buffers[index]) }
+        #expect(pool.readBytesMax == Self.plenty)
+    }
+
+    /// Who has one piece waiting at the most: however many there are, the bound is hardly passed.
+    @Test func manySlowOnesShareWhatThereIs() {
+        let pool = pool()
+        defer { pool.destroy() }
+        var buffers: [Buffer] = []
+        while !pool.isExhausted {
+            var buffer = Buffer()
+            pool.reserve(pool.readBytesMax, in: &buffer)
+            buffers.append(buffer)
+        }
+        #expect(buffers.count > 80)
+        #expect(pool.borrowedBytes <= Self.bound + (4 << 10))
+        for index in buffers.indices { pool.release(&buffers[index]) }
+    }
+
+    @Test func withoutABoundThereIsPlenty() {
+        let pool = BufferPool(freeBytesMax: 0)
+        defer { pool.destroy() }
+        pool.setBound(bytes: .max, plentyBytes: Self.plenty)
+        pool.charge(1 << 40)
+        #expect(pool.readBytesMax == Self.plenty)
+        #expect(!pool.isExhausted)
+        // A reload bounds it, and frees it again.
+        pool.setBound(bytes: Self.bound, plentyBytes: Self.plenty)
+        #expect(pool.isExhausted)
+        pool.setBound(bytes: .max, plentyBytes: 4096)
+        #expect(pool.readBytesMax == 4096)
+        pool.discharge(1 << 40)
+    }
+}

@@ -109,7 +109,8 @@ final class SweepWorld {
                 held.append("a place below max_exchanges")
             }
         }
-        note(worker.pool.borrowedBytes, "borrowed bytes")
+        // An idle connection to a server may keep its TLS session, and nothing else.
+        note(withIdle ? worker.pool.borrowedBytes : worker.pool.blockBytes, "borrowed bytes")
         note(worker.pipes.heldCount, "pipes")
         if withIdle {
             note(worker.upstreams.count, "server connections")

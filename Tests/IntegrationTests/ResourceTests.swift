@@ -130,6 +130,53 @@ import Testing
         head("HTTP/1.0 200 OK") + "ok", head("HTTP/1.1 103 Early Hints", "Link: x"), head("HTTP/1.1 204 No Content"),
         head("HTTP/1.1 304 Not Modified", "Content-Length: 9", "Keep-Alive: timeout=5"),
     ]
+
+    /// Uploads that nobody takes share the memory there is: the first ones have a large piece waiting, later ones small
+    /// pieces, then what is new is refused; and all is as before when they are gone.
+    @Test func slowUploadsShareTheMemoryAndTheRestIsRefused() throws {
+        let isOver = Monitor(false)
+        // The kernel takes little for a Unix socket, and megabytes for TCP on the loopback.
+        let folder = Folder()
+        let origin = Origin(.unix(path: "\(folder.path)/origin.sock")) { wire, _ in
+            let request = try wire.head()
+            guard request.method == "PUT" else { return try wire.ok("ok", "Connection: close") }
+            while !isOver.update({ $0 }) { usleep(20_000) }
+        }
+        let proxy = try Headfirst(to: origin, top: "buffer_memory 4m; max_connections 2000;")
+        let before = proxy.command.residentKibibytes
+        let content = [UInt8](repeating: 0x78, count: 400_000)
+        var clients: [Wire] = []
+        var refused = 0
+        while refused < 20, clients.count < 700 {
+            let client = try proxy.connect()
+            try client.ask("PUT / HTTP/1.1", "Content-Length: 10000000")
+            _ = try? client.sendSome(content, stallMilliseconds: 2)
+            if !client.isSilent(milliseconds: 1) {
+                let response = try client.response()
+                #expect(response.status == 503)
+                #expect(response["Connection"] == "close")
+                refused += 1
+            } else {
+                clients.append(client)
+            }
+        }
+        #expect(refused == 20)
+        #expect(clients.count > 100)
+        #expect(proxy.command.residentKibibytes - before < 10 << 10)
+        // A head that comes in parts takes memory, too.
+        let slow = try proxy.connect()
+        try slow.send("GET / HTTP/1.1\r\nHost: t\r\n")
+        #expect(try slow.response().status == 503)
+        // A FIN would wait behind what nobody takes.
+        for client in clients { client.reset() }
+        let deadline = Now.milliseconds + 4000
+        var status = 503
+        while status == 503, Now.milliseconds < deadline {
+            status = try proxy.answer(to: head("GET / HTTP/1.1", "Host: t")).status
+        }
+        #expect(status == 200)
+        isOver.update { $0 = true }
+    }
 }
 
 /// A generator whose numbers a seed repeats (SplitMix64).

@@ -27,16 +27,20 @@ SHAPES = (
     route = /health { respond 200 "up\\n"; }"""},
     {"upstreams": """
 upstream origin { server 127.0.0.1:%(origin)d; server 127.0.0.1:%(second)d weight=2; keepalive 64 idle=1s; }
-upstream both { server 127.0.0.1:%(second)d; server 127.0.0.1:%(origin)d max_exchanges=5000; balance least_outstanding; }""",
+upstream both {
+    server 127.0.0.1:%(second)d; server 127.0.0.1:%(origin)d max_exchanges=5000; balance least_outstanding;
+}""",
      "route": "both", "listener": "route /echo { upstream origin; }"},
     {"top": """
 relay_buffer 32k; max_connections 5000; request_head_max 16k; fields_max 64; keepalive_timeout 120s;
 request_idle_timeout 50s;
 listener extra { bind 127.0.0.1:%(extra)d; route / { upstream origin; } }""",
-     "upstreams": "upstream origin { server 127.0.0.1:%(second)d; retries 0; keepalive 32 idle=2s; }", "route": "origin"},
+     "upstreams": "upstream origin { server 127.0.0.1:%(second)d; retries 0; keepalive 32 idle=2s; }",
+     "route": "origin"},
     {"top": "via off; error_format json; send_idle_timeout 50s;", "access_log": "/dev/null format=json",
      "admin": "bind 127.0.0.1:%(admin)d;", "listener": "interim http2; upgrade websocket;",
-     "upstreams": "upstream third { server 127.0.0.1:%(origin)d max_exchanges=5000; keepalive 16 idle=2s; connect_timeout 2s; }",
+     "upstreams": """
+upstream third { server 127.0.0.1:%(origin)d max_exchanges=5000; keepalive 16 idle=2s; connect_timeout 2s; }""",
      "route": "third"},
 )
 EXTRA = 3                                   # the shape with the second listener
@@ -45,7 +49,8 @@ EXTRA = 3                                   # the shape with the second listener
 class Reloaded(streamload.Proxy):
     def __init__(self, origin, second):
         super().__init__(origin.port)
-        self.places = {"origin": origin.port, "second": second.port, "extra": peers.free_port(), "admin": peers.free_port()}
+        self.places = {"origin": origin.port, "second": second.port,
+                       "extra": peers.free_port(), "admin": peers.free_port()}
         self.turn, self.log_read = 0, 0
 
     def configuration(self):
@@ -137,7 +142,6 @@ def measures(settled, count):
         under_load(proxy, lambda: (time.sleep(3), reload(WARM_UP)))
         before, held_before = at_rest(proxy, settled)
         took.clear()
-        wrong.clear()
         metrics = proxy.metrics()
         started = time.monotonic()
         found = under_load(proxy, lambda: reload(count))
@@ -153,28 +157,19 @@ def measures(settled, count):
     done, errors = found["wrk"]
     yield done > 0 and not errors, "wrk: %d requests at full speed on 64 kept connections, %s" % (
         done, errors or "none failed")
-    one = found["streams"]
-    yield is_unharmed(one, STREAMS), "%d streams, %d numbered events without a gap: %d open at the end, %d cut, %d wrong%s" % (
-        STREAMS, one["pieces"], one["open"], one["cut"], one["wrong"], said(one))
-    one = found["tunnels"]
-    yield is_unharmed(one, TUNNELS), "%d tunnels, %d echoes as sent: %d open at the end, %d cut, %d wrong%s" % (
-        TUNNELS, one["pieces"], one["open"], one["cut"], one["wrong"], said(one))
+    for name, count_open, what in (
+            ("streams", STREAMS, "numbered events without a gap"), ("tunnels", TUNNELS, "echoes as sent")):
+        one = found[name]
+        yield streamload.are_unharmed(one, count_open), "%d %s, %d %s: %d open at the end, %d cut, %d wrong%s" % (
+            count_open, name, one["pieces"], what, one["open"], one["cut"], one["wrong"], streamload.said(one))
     one = found["kept"]
     yield one["unannounced"] + one["cut"] + one["failed"] + one["refused"] + one["other"] == 0 < one["ok"], (
         "%d kept connections, %d requests: %d closed unannounced, %d announced, %d failed requests%s" % (
             KEPT, one["ok"], one["unannounced"], one["connects"] - KEPT - one["unannounced"],
-            one["cut"] + one["failed"] + one["refused"] + one["other"], said(one)))
+            one["cut"] + one["failed"] + one["refused"] + one["other"], streamload.said(one)))
     yield after - before <= bound, (
         "RSS at rest %.2f MiB after a first run of the same load with %d reloads, %.2f MiB after the run with %d "
         "(at most %d MiB more)" % (before / MIB, WARM_UP, after / MIB, count, bound / MIB))
     yield held_after <= held_before, "%d descriptors at rest, %d before" % (held_after, held_before)
-    yield alive, "the process lives; it held %d heads meanwhile for %.3f ms at the median, %.3f ms at the 99.9th percentile" % (
+    yield alive, "the process lives; it held %d heads for %.3f ms at the median, %.3f ms at the 99.9th percentile" % (
         heads, holds[0] * 1e3, holds[1] * 1e3)
-
-
-def is_unharmed(found, count):
-    return found["open"] == found["ok"] == count and found["cut"] + found["wrong"] + found["failed"] == 0 < found["pieces"]
-
-
-def said(found):
-    return ": " + found["trouble"] if found["trouble"] else ""

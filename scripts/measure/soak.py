@@ -1,7 +1,7 @@
 """Memory and stability of the proxy, each measure with a stated bound and a verdict; exit status 1 if one fails.
 
     scripts/soak [idle|stalled|million|keepalive|descriptors|websockets|tls ...] [--of NAME] [--install]
-                                                                            (all, if none is named)
+    scripts/soak [reloads|drain|sse|faults|memory|holds ...]                (all of both, if none is named)
 
 idle         5,000 idle keep-alive connections after one request each: at most 512 bytes of RSS for each
 stalled      20 clients that read nothing of a 200 MiB answer: less than 8 MiB of RSS in all
@@ -16,6 +16,22 @@ tls          2,000 idle connections of TLS: at most 16 KiB of RSS for each, and 
              (--handshakes), good and given up: at most 1 MiB more; certificates that are replaced under load
              (--replacements, 20): nothing fails; clients that read nothing; handshakes cut at every byte and garbage:
              closed in time, others undisturbed, no descriptor kept
+reloads      1,000 reloads (--reloads) of five configurations in turn, under requests at full speed, 200 streams of
+             numbered events, 50 tunnels and 20 kept connections: nothing fails, nothing is cut, no connection closes
+             unannounced; RSS at rest as after a first run of the same load within 4 MiB, no descriptor kept
+drain        SIGTERM with 200 streams and 50 idle connections: /readyz fails within 100 ms, new connections are served
+             for drain_delay and refused after it, the streams end complete; those that have no end are cut at
+             shutdown_grace; the exit status is 0
+sse          9,000 idle streams (--streams): at most 4 KiB of RSS for each and no CPU; ended, at most a quarter of that
+             is kept, and as many again take no more
+faults       an access log on a full device, on a pipe that nobody reads, on a file system that fills up (root only), an
+             error log on a full device, 20 descriptors left, and 1,000 rotations (--rotations) of the log: requests go
+             on at their rate, the 99th percentile below 50 ms, streams unharmed; every record is written or counted
+memory       64 MiB (--limit) in a memory cgroup (root, version 1; else its RSS is compared), 2,000 streams, then 1,000
+             uploads of 10 MB to an origin that reads slowly: the process lives, streams unharmed, small requests
+             answered, what is refused is 503; memory back when all is over
+holds        half of the requests that wrk makes at full load, 64 connections: headfirst_hold_seconds below 0.1 ms at
+             the median and below 5 ms at the 99.9th percentile
 """
 import argparse, random, socket, subprocess, sys, threading, time
 

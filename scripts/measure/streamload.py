@@ -97,11 +97,11 @@ class Wrk:
 class Proxy(peers.Headfirst):
     """Headfirst with an admin listener. Texts: more directives at the top, in the upstream and in the listener."""
 
-    def __init__(self, origin_port, top="", upstream="", listener="", access_log="off", error_log="stderr level=warning",
-                 **named):
+    def __init__(self, origin_port, top="", upstream="", listener="", access_log="off",
+                 error_log="stderr level=warning", drain_delay="0s", **named):
         super().__init__(origin_port, **named)
         self.top, self.upstream, self.listener = top, upstream, listener
-        self.access_log, self.error_log = access_log, error_log
+        self.access_log, self.error_log, self.drain_delay = access_log, error_log, drain_delay
 
     def command(self):
         self.admin = peers.free_port()
@@ -114,7 +114,7 @@ workers 1;
 access_log %s;
 error_log %s;
 admin { bind 127.0.0.1:%d; }
-drain_delay 0s;
+drain_delay %s;
 %s
 upstream origin { server 127.0.0.1:%d; %s }
 listener web {
@@ -122,7 +122,8 @@ listener web {
     %s
     route / { upstream origin; }
 }
-""" % (self.access_log, self.error_log, self.admin, self.top, self.origin_port, self.upstream, self.port, self.listener)
+""" % (self.access_log, self.error_log, self.admin, self.drain_delay, self.top, self.origin_port, self.upstream,
+       self.port, self.listener)
 
     def configure(self, text):
         os.rename(self.path("proxy.conf.fresh", text), self.path("proxy.conf"))
@@ -141,6 +142,23 @@ listener web {
         """A figure of /proc/PID/status that is in KiB, in bytes."""
         with open("/proc/%d/status" % self.main_pid()) as file:
             return int(re.search(r"^%s:\s+(\d+) kB" % field, file.read(), re.M)[1]) << 10
+
+    def sockets(self):
+        """How many of its descriptors are sockets: others are its own, and pipes that it keeps for the next bytes."""
+        folder, count = "/proc/%d/fd/" % self.main_pid(), 0
+        for name in os.listdir(folder):
+            try:
+                count += os.readlink(folder + name).startswith("socket:")
+            except OSError:
+                pass                        # closed meanwhile
+        return count
+
+    def exit_status(self, seconds):
+        """That of the process when it ends within so many seconds, or None."""
+        try:
+            return self.process.wait(max(0, seconds))
+        except subprocess.TimeoutExpired:
+            return None
 
     def ticks(self):
         return sum(int(field) for field in peers.stat_fields(self.main_pid())[11:13])       # utime, stime
@@ -190,3 +208,14 @@ def wait_for(condition, seconds, pause=0.0005):
     while not (is_true := condition()) and time.monotonic() - started < seconds:
         time.sleep(pause)
     return is_true, time.monotonic() - started
+
+
+def said(found):
+    """What went wrong first, behind a colon."""
+    return ": " + found["trouble"] if found["trouble"] else ""
+
+
+def are_unharmed(found, count):
+    """Whether so many streams or tunnels are all open, and nothing of what they carried was lost."""
+    harm = found["cut"] + found["wrong"] + found["failed"]
+    return found["open"] == found["ok"] == count and not harm and found["pieces"] > 0
