@@ -246,7 +246,12 @@ public enum Socket {
     /// Looks at what is there without taking it.
     public static func peek(_ socket: Int32) -> TransferResult {
         var byte: UInt8 = 0
-        return receive(socket, into: &byte, capacity: 1, flags: Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+        return peek(socket, into: &byte, capacity: 1)
+    }
+
+    /// Copies what is there without taking it.
+    public static func peek(_ socket: Int32, into room: UnsafeMutablePointer<UInt8>, capacity: Int) -> TransferResult {
+        receive(socket, into: room, capacity: capacity, flags: Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
     }
 
     /// Whether an idle connection has something to read: bytes nobody asked for, an end, or an error.

@@ -172,7 +172,8 @@ struct Builder {
             bindPlaces[endpoint] = entry.place
         }
         return Bind(
-            endpoint: endpoint, isTLS: isTLS, backlog: backlog ?? 4096, location: diagnostics.location(entry.place))
+            endpoint: endpoint, isTLS: isTLS, hasProxyHeaders: arguments.has(flag: "proxy_protocol"),
+            backlog: backlog ?? 4096, location: diagnostics.location(entry.place))
     }
 
     private mutating func host(

@@ -111,10 +111,12 @@ extension Directive {
             "listener", [.top], "NAME", arity: 1...1, isBlock: true,
             "Addresses, and the routes of the requests that come in there."),
         .structure(
-            "bind", [.listener], "ADDRESS [tls] [backlog=N]", arity: 1...1, options: ["backlog"], flags: ["tls"],
+            "bind", [.listener], "ADDRESS [tls] [proxy_protocol] [backlog=N]", arity: 1...1, options: ["backlog"],
+            flags: ["tls", "proxy_protocol"],
             "Where to listen: `IP:PORT`, `[IPv6]:PORT`, `PORT` or `*:PORT` (every IPv4 address), `unix:PATH`, or "
                 + "`fd:NAME`: the sockets of this name that the service manager hands over (or `fd:3`, by number). Port 0 is "
-                + "any free port. With `tls` clients speak TLS, under the listener's `tls`. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."
+                + "any free port. With `tls` clients speak TLS, under the listener's `tls`. With `proxy_protocol` every connection has to begin with a "
+                + "PROXY header (version 1 or 2), which says who the client is: for addresses that only a balancer reaches. `backlog` (1 to 65535, default 4096) bounds the connections not yet accepted."
         ),
         .structure(
             "host", [.listener], "NAME ...", arity: 1...1024, isBlock: true,

@@ -224,12 +224,14 @@ public struct Listener: Sendable, Equatable {
     public var hosts: [VirtualHost]
 }
 
-/// `bind ADDRESS [tls] [backlog=N]`
+/// `bind ADDRESS [tls] [proxy_protocol] [backlog=N]`
 public struct Bind: Sendable, Equatable {
     /// Where to listen. Never a name.
     public var endpoint: Endpoint
     /// Whether clients speak TLS.
     public var isTLS: Bool
+    /// Whether every connection begins with a PROXY header.
+    public var hasProxyHeaders = false
     /// The length of the queue of connections not yet accepted.
     public var backlog: Int
     /// Where the directive stands, for errors of the operating system.

@@ -33,6 +33,8 @@ struct SocketState: OptionSet {
     static let isReset = SocketState(rawValue: 1 << 8)
     /// What passes the socket is TLS.
     static let isTLS = SocketState(rawValue: 1 << 9)
+    /// A PROXY header comes before everything else.
+    static let awaitsProxyHeader = SocketState(rawValue: 1 << 10)
 }
 
 /// What a socket has not taken yet: bytes in a pipe, then bytes in memory.
@@ -103,6 +105,7 @@ struct DownstreamConnection {
         self.listener = listener
         self.peer = peer
         if listener.pointee.tls != nil { state.insert(.isTLS) }
+        if listener.pointee.socket.hasProxyHeaders { state.insert(.awaitsProxyHeader) }
         timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
     }
 }

@@ -15,11 +15,15 @@ struct ListeningSocket: Sendable {
     let isInherited: Bool
     let isUnix: Bool
     let isTLS: Bool
+    /// Whether every connection begins with a PROXY header.
+    let hasProxyHeaders: Bool
     /// The listener's index in the configuration.
     let listener: Int
 
     /// Whether connections of another may go on as those of this one.
-    func isSameSocket(as other: ListeningSocket) -> Bool { descriptor == other.descriptor && isTLS == other.isTLS }
+    func isSameSocket(as other: ListeningSocket) -> Bool {
+        descriptor == other.descriptor && isTLS == other.isTLS && hasProxyHeaders == other.hasProxyHeaders
+    }
 }
 
 /// An address that is listened on.
@@ -72,7 +76,9 @@ struct ListeningPlan {
             guard let listener else { return nil }
             return ListeningSocket(
                 descriptor: address.descriptors[address.isOfWorkers ? number : 0], isShared: !address.isOfWorkers,
-                isInherited: address.isInherited, isUnix: address.isUnix, isTLS: bind.isTLS, listener: listener)
+                isInherited: address.isInherited, isUnix: address.isUnix, isTLS: bind.isTLS,
+                hasProxyHeaders: bind.hasProxyHeaders,
+                listener: listener)
         }
     }
 

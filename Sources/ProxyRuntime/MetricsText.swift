@@ -122,6 +122,10 @@ struct MetricsText {
             "headfirst_connections_accepted_total", .counter, "Connections of clients that were accepted.",
             metrics.sum { $0.value(.connectionsAccepted) })
         single(
+            "headfirst_proxy_header_refused_total", .counter,
+            "Connections that were closed because they did not begin with a PROXY header.",
+            metrics.sum { $0.value(.proxyHeadersRefused) })
+        single(
             "headfirst_upstream_connects_total", .counter, "Connections to servers that were begun.",
             metrics.sum { $0.value(.upstreamConnects) })
         single(

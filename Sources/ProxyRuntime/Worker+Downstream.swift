@@ -48,6 +48,7 @@ extension Worker {
                 downstreamBroke(connection)
                 return
             }
+            if connection.pointee.state.contains(.awaitsProxyHeader), !readProxyHeader(connection) { return }
             // Also without bytes: the end of a request may have been left untold when the server took no more.
             let hasInput = !connection.pointee.inbound.isEmpty || connection.pointee.phase == .exchanging
             if hasInput, wantsRequest(connection) {
@@ -387,9 +388,10 @@ extension Worker {
         var purpose = DownstreamConnection.TimerPurpose.none
         var deadline = TimerEntry.never
         switch connection.pointee.phase {
-        case .idle where isHandshaking(connection):
+        case .idle where isBeginning(connection):
             purpose = .handshake
-            if let limit = timers.handshakeMilliseconds {
+            let isInClear = !connection.pointee.state.contains(.isTLS)
+            if let limit = isInClear ? timers.requestHeadMilliseconds : timers.handshakeMilliseconds {
                 deadline = connection.pointee.phaseStartMilliseconds + UInt64(limit)
             }
         case .idle:
@@ -421,9 +423,11 @@ extension Worker {
         wheel.set(connection.timer, deadlineMilliseconds: deadline)
     }
 
-    private func isHandshaking(_ connection: DownstreamPointer) -> Bool {
-        guard connection.pointee.state.contains(.isTLS) else { return false }
-        return !(connection.pointee.tls?.pointee.session.isEstablished ?? false)
+    /// Whether something has to come before the first request: a PROXY header, or TLS's handshake.
+    private func isBeginning(_ connection: DownstreamPointer) -> Bool {
+        guard !connection.pointee.state.isDisjoint(with: [.isTLS, .awaitsProxyHeader]) else { return false }
+        return connection.pointee.state.contains(.awaitsProxyHeader)
+            || !(connection.pointee.tls?.pointee.session.isEstablished ?? false)
     }
 
     private func exchangeTimer(

@@ -25,6 +25,7 @@ enum WorkerCounter: Int, CaseIterable {
     case idleClosed
     case exchangesBegun
     case retries
+    case proxyHeadersRefused
     case handshakesFull
     case handshakesResumed
     case handshakesFailed
