@@ -254,7 +254,7 @@ private struct AdminConnection {
                 case .wouldBlock: return
                 case .ended, .failed: phase = .over
                 }
-            case .sending: send()
+            case .sending: sendAnswer()
             case .watching:
                 if !outbound.isEmpty { sendEvent(now: now) }
                 if phase == .watching, !throwAwayInput(room) { return }
@@ -316,23 +316,17 @@ private struct AdminConnection {
     }
 
     private mutating func sendEvent(now: UInt64) {
-        guard !outbound.isEmpty else { return }
-        let result = outbound.withUnsafeBufferPointer { bytes in
-            bytes.baseAddress.map { Socket.send(socket, $0 + sentCount, count: bytes.count - sentCount) }
-        }
-        switch result {
-        case .bytes(let count):
-            sentCount += count
-            guard sentCount == outbound.count else { return }
-            outbound = []
-            sentCount = 0
-            deadlineMilliseconds = now + Self.lifeMilliseconds
-        case .wouldBlock: break
-        case .ended, .failed, nil: phase = .over
-        }
+        if sendWaiting() { deadlineMilliseconds = now + Self.lifeMilliseconds }
     }
 
-    private mutating func send() {
+    private mutating func sendAnswer() {
+        guard sendWaiting() else { return }
+        Socket.endSending(socket)
+        phase = .lingering
+    }
+
+    /// - Returns: whether what waited is out now.
+    private mutating func sendWaiting() -> Bool {
         isFull = false
         let result = outbound.withUnsafeBufferPointer { bytes in
             bytes.baseAddress.map { Socket.send(socket, $0 + sentCount, count: bytes.count - sentCount) }
@@ -340,12 +334,13 @@ private struct AdminConnection {
         switch result {
         case .bytes(let count):
             sentCount += count
-            guard sentCount == outbound.count else { return }
+            guard sentCount == outbound.count else { return false }
             outbound = []
-            Socket.endSending(socket)
-            phase = .lingering
+            sentCount = 0
+            return true
         case .wouldBlock: isFull = true
         case .ended, .failed, nil: phase = .over
         }
+        return false
     }
 }

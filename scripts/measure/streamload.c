@@ -6,7 +6,8 @@
 //                                                    after LOW to HIGH ms, another time for each (0: only the first)
 //     streamload tunnels PROXY COUNT PERIOD          64 bytes there and back each PERIOD microseconds
 //     streamload kept PROXY COUNT PERIOD             GETs on kept connections each PERIOD microseconds (0: one each)
-//     streamload uploads PROXY COUNT BYTES RATE      POSTs, as fast as taken; the origin reads RATE bytes a second
+//     streamload uploads PROXY COUNT BYTES RATE      POSTs, as fast as taken; the origin reads RATE bytes a second of
+//                                                    each at the most
 //
 // Clients print a line of JSON when each connection has got its answer's head or failed (uploads: when each is open or
 // failed), another for each line of input, and the last at the input's end, which ends them. Every byte is looked at:
@@ -29,7 +30,7 @@
 #include <unistd.h>
 
 enum { DESCRIPTORS = 1 << 16, BLOCK = 256 << 10, BATCH = 128, HEAD_MAX = 2048, MESSAGE = 64 };
-enum { CONNECTING_MAX = 200, CLIENTS_OF_AN_ADDRESS = 3000, SLOW_BUFFER = 32 << 10 };
+enum { CONNECTING_MAX = 200, CLIENTS_OF_AN_ADDRESS = 3000, SLOW_BUFFER = 64 << 10 };
 static const double TURN = 0.002, SLOW_TURN = 0.1;      // seconds between two looks at what is due at the origin
 
 static char block[BLOCK];
@@ -141,8 +142,8 @@ static uint64_t number_behind(const char *text, const char *name) {
 }
 
 static int begin_answer(int descriptor, size_t head_length) {
-    static const char events_head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-                                      "Transfer-Encoding: chunked\r\n\r\n";
+    static const char events_head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                                      "Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n";
     static const char switching[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                                     "Connection: Upgrade\r\n\r\n";
     struct Server *server = &servers[descriptor];
@@ -407,7 +408,7 @@ static void send_request(struct Client *client) {
 }
 
 static int has_value(const char *head, const char *name, const char *value) {
-    const char *field = strcasestr(head, name), *end = field ? strstr(field, "\r\n") : NULL;
+    const char *field = strcasestr(head, name), *end = field ? strstr(field + 2, "\r\n") : NULL;
     const char *found = field ? strcasestr(field, value) : NULL;
     return found && found < end;
 }
@@ -420,10 +421,10 @@ static void answer_is_over(struct Client *client) {
 }
 
 static void begin_content(struct Client *client) {
-    int status = atoi(client->head + strlen("HTTP/1.1 "));
+    int status = atoi(client->head + strlen("HTTP/1.1 ")), line = strcspn(client->head, "\r");
     if (status == 200 || status == 101) told.ok++;
-    else if (status == 503) note(&told.refused, "%.60s", client->head);
-    else note(&told.other, "%.60s", client->head);
+    else if (status == 503) note(&told.refused, "%.*s", line, client->head);
+    else note(&told.other, "%.*s", line, client->head);
     client->will_close = has_value(client->head, "\r\nconnection:", "close");
     client->next = 0;
     if (kind == TUNNELS && status == 101) {
@@ -456,7 +457,9 @@ static int is_expected(struct Client *client, char byte) {
 }
 
 static int digit(char byte) {
-    return byte >= '0' && byte <= '9' ? byte - '0' : (byte | 32) >= 'a' && (byte | 32) <= 'f' ? (byte | 32) - 'a' + 10 : -1;
+    if (byte >= '0' && byte <= '9') return byte - '0';
+    byte |= 32;
+    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
 }
 
 static int read_chunk_byte(struct Client *client, char byte) {
@@ -588,8 +591,8 @@ static void send_what_is_due(void) {
     double time = now(), soonest = time + 1;
     for (int at = 0; at < opened_count; at++) {
         struct Client *client = &clients[at];
-        int waits = client->state == IDLE || client->state == CLOSED || (client->state == ECHOED && !client->expected_count);
-        if (!waits) continue;
+        int has_its_echo = client->state == ECHOED && !client->expected_count;
+        if (client->state != IDLE && client->state != CLOSED && !has_its_echo) continue;
         if (client->due > time) {
             if (client->due < soonest) soonest = client->due;
         } else if (client->state == CLOSED) {
