@@ -132,7 +132,7 @@ extension Variable {
         case .clientPort: "The client's port"
         case .scheme: "`http` or `https`, as the client speaks to the proxy"
         case .method: "The request's method"
-        case .target: "The request's target as it was sent"
+        case .target: "The request's target as it goes up: path and query, byte for byte as they were sent"
         case .path: "The target's path, without query"
         case .query: "The target's query, without `?`"
         case .requestID: "The request's X-Request-Id, received or made"

@@ -173,7 +173,7 @@ public struct VariableValues {
         case .clientPort: if !peer.isUnix { out.append(decimal: UInt64(peer.port)) }
         case .scheme: out.append(peer.tls == nil ? "http" : "https")
         case .method: out.append(method)
-        case .target: out.append(target)
+        case .target: writeTarget(to: &out)
         case .path: out.append(path)
         case .query: out.append(query)
         case .requestID:
@@ -185,6 +185,27 @@ public struct VariableValues {
         case .tlsCipher: if let tls = peer.tls { out.append(tls.pointee.cipher) }
         case .tlsServerName: if let tls = peer.tls { out.append(tls.pointee.serverName) }
         }
+    }
+
+    /// In origin-form, as it goes up: it follows a host in a Location, whichever form the client has chosen.
+    private func writeTarget(to out: inout ByteWriter) {
+        let (path, query) = (path, query)
+        // `*`, and CONNECT's authority, have no path.
+        guard path.first == UInt8(ascii: "/") || isAbsolute else {
+            out.append(target)
+            return
+        }
+        if path.isEmpty { out.append(UInt8(ascii: "/")) } else { out.append(path) }
+        if target.contains(UInt8(ascii: "?")) {
+            out.append(UInt8(ascii: "?"))
+            out.append(query)
+        }
+    }
+
+    /// Whether the target is in absolute-form (RFC 9112 section 3.2.2).
+    private var isAbsolute: Bool {
+        guard target.first != UInt8(ascii: "/"), let colon = target.firstIndex(of: UInt8(ascii: ":")) else { return false }
+        return colon + 2 < target.count && target[colon + 1] == UInt8(ascii: "/")
     }
 
     private var hostOnly: UnsafeBufferPointer<UInt8> {

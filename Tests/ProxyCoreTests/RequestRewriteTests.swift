@@ -297,8 +297,8 @@ import Testing
     @Test func variablesOfAnAbsoluteForm() throws {
         let rewriter = try Rewriter("set_request_field V \"$host|$path|$query|$target\";")
         for (target, value) in [
-            ("http://B:81/p?q", "b|/p|q|http://B:81/p?q"), ("http://b", "b|||http://b"),
-            ("http://b?x:/y", "b||x:/y|http://b?x:/y"), ("https://[::1]:8/p", "[::1]|/p||https://[::1]:8/p"),
+            ("http://B:81/p?q", "b|/p|q|/p?q"), ("http://b", "b|||/"), ("http://b/?", "b|/||/?"),
+            ("http://b?x:/y", "b||x:/y|/?x:/y"), ("https://[::1]:8/p", "[::1]|/p||/p"),
         ] {
             let host = target.split(separator: "//")[1].prefix { $0 != "/" && $0 != "?" }
             let text = try #require(try rewriter.request("GET \(target) HTTP/1.1\r\nHost: \(host)\r\n\r\n"))

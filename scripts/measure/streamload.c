@@ -32,6 +32,7 @@
 enum { DESCRIPTORS = 1 << 16, BLOCK = 256 << 10, BATCH = 128, HEAD_MAX = 2048, MESSAGE = 64 };
 enum { CONNECTING_MAX = 200, CLIENTS_OF_AN_ADDRESS = 3000, SLOW_BUFFER = 64 << 10 };
 static const double TURN = 0.002, SLOW_TURN = 0.1;      // seconds between two looks at what is due at the origin
+static const double BEHIND_MAX = 0.1;                   // seconds that a client's schedule may lag behind
 
 static char block[BLOCK];
 static int poller;
@@ -399,8 +400,9 @@ static void send_request(struct Client *client) {
     client->state = AWAITS_HEAD;
     client->head_count = 0;
     client->asked = now();
-    // A schedule, not a pause behind each answer; but what was missed is not sent in a heap afterwards.
-    client->due = client->due + period > client->asked ? client->due + period : client->asked;
+    // A schedule, not a pause behind each answer; but what was missed long ago is not sent in a heap afterwards.
+    client->due += period;
+    if (client->due < client->asked - BEHIND_MAX) client->due = client->asked - BEHIND_MAX;
     if (!send_all(client->descriptor, head, length)) {
         note(&told.unannounced, "no request is taken: %s", strerror(errno));
         end_client(client);
