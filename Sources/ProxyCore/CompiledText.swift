@@ -204,7 +204,9 @@ public struct VariableValues {
 
     /// Whether the target is in absolute-form (RFC 9112 section 3.2.2).
     private var isAbsolute: Bool {
-        guard target.first != UInt8(ascii: "/"), let colon = target.firstIndex(of: UInt8(ascii: ":")) else { return false }
+        guard target.first != UInt8(ascii: "/"), let colon = target.firstIndex(of: UInt8(ascii: ":")) else {
+            return false
+        }
         return colon + 2 < target.count && target[colon + 1] == UInt8(ascii: "/")
     }
 
