@@ -46,6 +46,8 @@
         @usableFromInline var borrowedBytes: Int
         /// How much of that is no block.
         @usableFromInline var chargedBytes = 0
+        /// The most that was borrowed at once since `forgetPeak`.
+        @usableFromInline var peakBytes = 0
         /// What may be borrowed; `.max` is any number.
         @usableFromInline var bytesMax = Int.max
         /// What is read at once while there is plenty.
@@ -84,6 +86,12 @@
     @inlinable public var borrowedBytes: Int { storage.pointee.borrowedBytes }
     /// Bytes of blocks that are borrowed now.
     public var blockBytes: Int { storage.pointee.borrowedBytes - storage.pointee.chargedBytes }
+
+    /// The most that was borrowed at once since `forgetPeak`.
+    public var peakBytes: Int { storage.pointee.peakBytes }
+
+    /// Begins a new peak.
+    public func forgetPeak() { storage.pointee.peakBytes = storage.pointee.borrowedBytes }
 
     // MARK: The bound
 
@@ -151,6 +159,9 @@
         let index = Self.classIndex(of: bytes)
         let capacity = Self.bytesMin << index
         storage.pointee.borrowedBytes += capacity
+        if storage.pointee.borrowedBytes > storage.pointee.peakBytes {
+            storage.pointee.peakBytes = storage.pointee.borrowedBytes
+        }
         if storage.pointee.borrowedBytes >= storage.pointee.tighterFrom { adjust() }
         if index < Self.classCount, let block = storage.pointee.free[index] {
             storage.pointee.free[index] = block.load(as: UnsafeMutableRawPointer?.self)

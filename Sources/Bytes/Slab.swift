@@ -29,6 +29,11 @@
         @usableFromInline var chunks: UnsafeMutablePointer<UnsafeMutablePointer<Slot>>
         @usableFromInline var chunkCount: Int
         @usableFromInline var chunkCapacity: Int
+        /// The newest generation of each chunk that was given back: what takes its place goes on from there.
+        @usableFromInline var newestGenerations: UnsafeMutablePointer<UInt32>
+        /// Stands for every chunk that was given back: nothing lives in it.
+        @usableFromInline var vacantChunk: UnsafeMutablePointer<Slot>?
+        @usableFromInline var vacantCount: Int
         @usableFromInline var firstFree: UInt32
         @usableFromInline var liveCount: Int
     }
@@ -46,13 +51,20 @@
         storage = .allocate(capacity: 1)
         storage.initialize(
             to: Storage(
-                chunks: .allocate(capacity: 8), chunkCount: 0, chunkCapacity: 8, firstFree: Self.none, liveCount: 0))
+                chunks: .allocate(capacity: 8), chunkCount: 0, chunkCapacity: 8,
+                newestGenerations: .allocate(capacity: 8), vacantChunk: nil, vacantCount: 0, firstFree: Self.none,
+                liveCount: 0))
     }
 
     /// Frees the slab and all its memory; no pointer into it may be used any more.
     @inlinable public func destroy() {
-        for index in 0..<storage.pointee.chunkCount { storage.pointee.chunks[index].deallocate() }
+        for index in 0..<storage.pointee.chunkCount
+        where storage.pointee.chunks[index] != storage.pointee.vacantChunk {
+            storage.pointee.chunks[index].deallocate()
+        }
+        storage.pointee.vacantChunk?.deallocate()
         storage.pointee.chunks.deallocate()
+        storage.pointee.newestGenerations.deallocate()
         storage.deallocate()
     }
 
@@ -63,24 +75,90 @@
         storage.pointee.chunks[Int(index >> Self.chunkShift)] + Int(index & (Self.slotsPerChunk - 1))
     }
 
+    /// Slots that nothing lives in.
+    public var freeCount: Int {
+        (storage.pointee.chunkCount - storage.pointee.vacantCount) << Int(Self.chunkShift) - storage.pointee.liveCount
+    }
+
+    private static func makeChunk(generation: UInt32) -> UnsafeMutablePointer<Slot> {
+        let chunk = UnsafeMutablePointer<Slot>.allocate(capacity: Int(slotsPerChunk))
+        for offset in 0..<Int(slotsPerChunk) { chunk[offset].generation = generation }
+        return chunk
+    }
+
     @usableFromInline func grow() {
-        if storage.pointee.chunkCount == storage.pointee.chunkCapacity {
-            let larger = UnsafeMutablePointer<UnsafeMutablePointer<Slot>>.allocate(
-                capacity: storage.pointee.chunkCapacity * 2)
-            larger.moveInitialize(from: storage.pointee.chunks, count: storage.pointee.chunkCount)
-            storage.pointee.chunks.deallocate()
-            storage.pointee.chunks = larger
+        let index = placeForChunk()
+        storage.pointee.chunks[index] = Self.makeChunk(generation: storage.pointee.newestGenerations[index])
+        addFreeSlots(ofChunk: index)
+    }
+
+    /// The place of a chunk that was given back, or a new one.
+    private func placeForChunk() -> Int {
+        if storage.pointee.vacantCount > 0 {
+            for index in 0..<storage.pointee.chunkCount
+            where storage.pointee.chunks[index] == storage.pointee.vacantChunk {
+                storage.pointee.vacantCount -= 1
+                return index
+            }
+        }
+        let count = storage.pointee.chunkCount
+        if count == storage.pointee.chunkCapacity {
+            storage.pointee.chunks = Self.doubled(storage.pointee.chunks, count: count)
+            storage.pointee.newestGenerations = Self.doubled(storage.pointee.newestGenerations, count: count)
             storage.pointee.chunkCapacity *= 2
         }
-        let first = UInt32(storage.pointee.chunkCount) << Self.chunkShift
-        let chunk = UnsafeMutablePointer<Slot>.allocate(capacity: Int(Self.slotsPerChunk))
-        storage.pointee.chunks[storage.pointee.chunkCount] = chunk
+        storage.pointee.newestGenerations[count] = 0
         storage.pointee.chunkCount += 1
-        for offset in (0..<Self.slotsPerChunk).reversed() {
-            chunk[Int(offset)].generation = 0
+        return count
+    }
+
+    private static func doubled<Value>(
+        _ values: UnsafeMutablePointer<Value>, count: Int
+    ) -> UnsafeMutablePointer<Value> {
+        let larger = UnsafeMutablePointer<Value>.allocate(capacity: count * 2)
+        larger.moveInitialize(from: values, count: count)
+        values.deallocate()
+        return larger
+    }
+
+    private func addFreeSlots(ofChunk index: Int) {
+        let first = UInt32(index) << Self.chunkShift
+        let chunk = storage.pointee.chunks[index]
+        for offset in (0..<Self.slotsPerChunk).reversed()
+        where chunk[Int(offset)].generation & Self.liveBit == 0 {
             chunk[Int(offset)].nextFree = storage.pointee.firstFree
             storage.pointee.firstFree = first + offset
         }
+    }
+
+    /// Gives the memory of all chunks back in which nothing lives. Takes a look at every slot.
+    /// - Returns: whether there was any.
+    @discardableResult
+    public func shrink() -> Bool {
+        let before = storage.pointee.vacantCount
+        storage.pointee.firstFree = Self.none
+        for index in (0..<storage.pointee.chunkCount).reversed() {
+            let chunk = storage.pointee.chunks[index]
+            if chunk == storage.pointee.vacantChunk { continue }
+            var newest: UInt32 = 0
+            var isVacant = true
+            for offset in 0..<Int(Self.slotsPerChunk) {
+                let generation = chunk[offset].generation
+                newest = max(newest, generation)
+                if generation & Self.liveBit != 0 { isVacant = false }
+            }
+            guard isVacant else {
+                addFreeSlots(ofChunk: index)
+                continue
+            }
+            let vacant = storage.pointee.vacantChunk ?? Self.makeChunk(generation: 0)
+            storage.pointee.vacantChunk = vacant
+            storage.pointee.newestGenerations[index] = newest
+            storage.pointee.chunks[index] = vacant
+            storage.pointee.vacantCount += 1
+            chunk.deallocate()
+        }
+        return storage.pointee.vacantCount > before
     }
 
     /// Takes a slot and puts `element` into it.

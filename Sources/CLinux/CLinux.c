@@ -1,6 +1,7 @@
 #define _GNU_SOURCE 1
 #include "CLinux.h"
 
+#include <malloc.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -37,6 +38,12 @@ int headfirst_make_nonblocking(int descriptor) {
     return fcntl(descriptor, F_SETFD, FD_CLOEXEC);
 }
 
+void headfirst_trim_memory(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 int headfirst_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
 
 int headfirst_replace(int descriptor, int by) { return dup3(by, descriptor, O_CLOEXEC); }
@@ -51,4 +58,8 @@ int headfirst_affinity_count(void) {
 
 int headfirst_random(void *bytes, size_t count) { return getrandom(bytes, count, 0) == (ssize_t)count ? 0 : -1; }
 
-void headfirst_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+void headfirst_ignore_signals(void) {
+    signal(SIGPIPE, SIG_IGN);
+    // A log that is as large as the process may make a file is an error of a write, too.
+    signal(SIGXFSZ, SIG_IGN);
+}

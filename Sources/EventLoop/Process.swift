@@ -6,9 +6,9 @@ import CLinux
 public struct Signals: ~Copyable {
     private let descriptor: Int32
 
-    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and for all that it starts later, and ignores SIGPIPE.
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and for all that it starts later, and ignores SIGPIPE and SIGXFSZ.
     public init() throws(SystemError) {
-        headfirst_ignore_sigpipe()
+        headfirst_ignore_signals()
         var set = sigset_t()
         sigemptyset(&set)
         sigaddset(&set, SIGTERM)
@@ -157,6 +157,9 @@ public enum Process {
         // Version 1 says "no limit" by a number near the largest one.
         return limits.min().flatMap { $0 < 1 << 60 ? $0 : nil }
     }
+
+    /// Gives memory that was freed back to the system.
+    public static func trimMemory() { headfirst_trim_memory() }
 
     /// Lets a descriptor stand for what another one does, which is closed. Who writes to it meanwhile writes to the one
     /// or to the other.

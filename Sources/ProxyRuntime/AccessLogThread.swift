@@ -79,9 +79,10 @@ final class AccessLogThread: Sendable {
         let base = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.bufferBytes)
         defer { base.deallocate() }
         var report = LossReport()
+        var end = LogEnd.betweenLines
         while true {
             let stopping = isStopped.load(ordering: .acquiring)
-            let count = drain(base)
+            let count = drain(base, &end)
             if stopping { report.nextMicroseconds = 0 }
             reportTrouble(&report)
             if stopping { return }
@@ -92,7 +93,7 @@ final class AccessLogThread: Sendable {
             // Say that we sleep first and look again then: a record that comes between is seen by one of us.
             isAsleep.store(true, ordering: .relaxed)
             atomicMemoryFence(ordering: .sequentiallyConsistent)
-            if drain(base) == 0, !isStopped.load(ordering: .acquiring) {
+            if drain(base, &end) == 0, !isStopped.load(ordering: .acquiring) {
                 var entry = pollfd(fd: wakeUp.descriptor, events: Int16(POLLIN), revents: 0)
                 poll(&entry, 1, -1)
             }
@@ -101,39 +102,57 @@ final class AccessLogThread: Sendable {
         }
     }
 
-    private func drain(_ base: UnsafeMutablePointer<UInt8>) -> Int {
+    private func drain(_ base: UnsafeMutablePointer<UInt8>, _ end: inout LogEnd) -> Int {
         var out = ByteWriter(base: base, capacity: Self.bufferBytes)
         var count = 0
         for ring in rings {
             count += ring.readAll { record, strings in
                 let stringBytes = record.stringBytes.total
                 if out.capacity - out.count < AccessLogFormatter.lineBytesMax(stringBytes: stringBytes) {
-                    write(&out)
+                    write(&out, &end)
                 }
                 formatter.write(record, strings: strings, to: &out)
             }
         }
-        write(&out)
+        write(&out, &end)
         return count
     }
 
-    private func write(_ out: inout ByteWriter) {
+    private func write(_ out: inout ByteWriter, _ end: inout LogEnd) {
+        // What was cut by a full disk must not take the next line with it.
+        if out.count > 0, end == .withinLine, endLine() { end = .betweenLines }
         var start = 0
-        while start < out.count {
+        while start < out.count, end == .betweenLines || start > 0 {
             let written = Glibc.write(file.descriptor, out.base + start, out.count - start)
             if written > 0 {
                 start += written
+                end = out.base[start - 1] == UInt8(ascii: "\n") ? .betweenLines : .withinLine
             } else if errno == EAGAIN {
                 var entry = pollfd(fd: file.descriptor, events: Int16(POLLOUT), revents: 0)
                 poll(&entry, 1, 100)
             } else if errno != EINTR {
-                // A line that was cut counts, too.
-                let lines = (start..<out.count).reduce(0) { $0 + (out.base[$1] == UInt8(ascii: "\n") ? 1 : 0) }
-                unwrittenCount.add(lines, ordering: .relaxed)
                 break
             }
         }
+        // A line that was cut counts, too.
+        let lines = (start..<out.count).reduce(0) { $0 + (out.base[$1] == UInt8(ascii: "\n") ? 1 : 0) }
+        if lines > 0 { unwrittenCount.add(lines, ordering: .relaxed) }
         out.count = 0
+    }
+
+    /// Ends a line that was cut, unless the file is another one by now.
+    /// - Returns: whether the next line may begin.
+    private func endLine() -> Bool {
+        var status = stat()
+        if fstat(file.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size == 0 { return true }
+        return Glibc.write(file.descriptor, "\n", 1) == 1
+    }
+
+    /// What was written last.
+    private enum LogEnd {
+        case betweenLines
+        /// A line of which the rest was lost.
+        case withinLine
     }
 
     /// Says how many records were lost, if there are more: at once, and then now and then.

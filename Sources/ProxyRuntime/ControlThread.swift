@@ -253,6 +253,7 @@ final class ControlThread {
         case .acceptingPaused(let reason):
             logger.warning("taking no new connections for a while", metadata: ["reason": "\(reason)"])
         case .trouble(let text): logger.error("\(text)")
+        case .memoryFreed: Process.trimMemory()
         case .resolved(let server, let outcome): tellResolved(server, outcome)
         case .resolutionFailed(let server, let failure):
             guard let entry = servers.entries[server] else { return }

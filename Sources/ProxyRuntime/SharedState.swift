@@ -16,6 +16,8 @@ enum ControlMessage: Sendable {
     case peer(PeerEvent)
     /// So many such events were not told.
     case peerEventsSuppressed(Int)
+    /// A worker needs much less memory than it did.
+    case memoryFreed
     /// A worker takes no new connections for a while.
     case acceptingPaused(String)
     /// Something else went wrong.

@@ -120,7 +120,7 @@ extension Worker {
         let slot = connection.pointee.listener.pointee.slot
         let machine = Exchange(
             requestHeadReceived: head, forwarding: route?.pointee.forwarding ?? listener.pointee.forwardingWithoutRoute,
-            mayPersist: !isDraining && !connection.pointee.listener.pointee.isRemoved, dials: dials,
+            mayPersist: !connection.pointee.listener.pointee.isEnding, dials: dials,
             now: nowMicroseconds)
         let exchange = exchanges.insert { token in
             ExchangeSlot(

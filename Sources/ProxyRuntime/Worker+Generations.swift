@@ -39,8 +39,10 @@ struct ListenerState {
     var connectionCount = 0
     /// Whether epoll tells of it.
     var isWatched = false
-    /// Whether it is gone: nobody comes by it any more, and who has come is served to the next response.
+    /// Whether it is gone: nobody comes by it any more.
     var isRemoved = false
+    /// Whether connections are served to their next response only, because it is gone or the process drains.
+    var isEnding = false
 
     var token: ReadinessToken {
         ReadinessToken(kind: TokenKind.listener, SlabToken(index: number, generation: 0))
@@ -168,6 +170,7 @@ extension Worker {
         if !acceptingIsPaused { acceptConnections(listener) }
         unwatch(listener)
         listener.pointee.isRemoved = true
+        listener.pointee.isEnding = true
         listener.pointee.slot.pointee.holderCount += 1
         // The control thread closes it when no worker uses it any more; a worker's own is closed here.
         if closing, !listener.pointee.socket.isShared { Socket.close(listener.pointee.socket.descriptor) }

@@ -31,6 +31,8 @@ enum TokenKind {
     static let accepting: UInt8 = 6
     /// Never told of: in the graveyard it stands for replaced snapshots.
     static let snapshot: UInt8 = 7
+    /// Memory may be given back.
+    static let memory: UInt8 = 8
 }
 
 /// What other threads tell a worker.
@@ -79,6 +81,8 @@ final class Worker {
     let cipherScratch: UnsafeMutablePointer<UInt8>
     let tlsEngine: TLSEngine
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
+    /// When memory is looked at that nobody needs any more.
+    let memoryTimer: UnsafeMutablePointer<TimerEntry>
     let dateText: UnsafeMutablePointer<UInt8>
     /// What this worker counts.
     let metrics: MetricCells
@@ -92,6 +96,8 @@ final class Worker {
     var acceptingIsPaused = false
     /// When a pause may be told of again.
     var pauseReportMilliseconds: UInt64 = 0
+    /// Whether the time has been set at which spare memory is given back.
+    private var looksAtMemory = false
     var isDraining = false
     var isEnded = false
     var peerEventSecond: UInt64 = 0
@@ -161,6 +167,9 @@ final class Worker {
         acceptTimer = .allocate(capacity: 1)
         acceptTimer.initialize(
             to: TimerEntry(owner: ReadinessToken(kind: TokenKind.accepting, SlabToken(index: 0, generation: 0))))
+        memoryTimer = .allocate(capacity: 1)
+        memoryTimer.initialize(
+            to: TimerEntry(owner: ReadinessToken(kind: TokenKind.memory, SlabToken(index: 0, generation: 0))))
         try epoll.addSource(
             shared.mailboxes[number].wakeUp.descriptor,
             ReadinessToken(kind: TokenKind.mailbox, SlabToken(index: 0, generation: 0)), exclusive: false)
@@ -179,6 +188,7 @@ final class Worker {
         hot.deinitialize(count: 1)
         hot.deallocate()
         acceptTimer.deallocate()
+        memoryTimer.deallocate()
         dateText.deallocate()
         scratch.deallocate()
         cipherScratch.deallocate()
@@ -331,6 +341,7 @@ final class Worker {
         case TokenKind.exchange:
             if let exchange = exchanges.find(owner.slabToken) { exchangeTimerExpired(exchange) }
         case TokenKind.accepting: resumeAccepting()
+        case TokenKind.memory: giveMemoryBack()
         default: preconditionFailure("a timer of no kind")
         }
     }
@@ -352,6 +363,37 @@ final class Worker {
         if hot.pointee.slots.count > 1 { freeReplacedSnapshots() }
         hot.pointee.graveyard.removeAll(keepingCapacity: true)
         if acceptingIsPaused, !isDraining { resumeAccepting() }
+        if !looksAtMemory, hasMemoryToSpare { lookAtMemoryLater() }
+    }
+
+    // MARK: Memory
+
+    /// Slots of connections, and bytes of buffers, that are kept for the next rush.
+    private static var spareSlotsMax: Int { 1024 }
+    private static var spareBytesMax: Int { 4 << 20 }
+    /// How long a rush has to be over.
+    private static var memoryDelayMilliseconds: UInt64 { 2_000 }
+
+    private var hasMemoryToSpare: Bool {
+        downstreams.freeCount > max(Self.spareSlotsMax, downstreams.count)
+            || upstreams.freeCount > max(Self.spareSlotsMax, upstreams.count)
+            || pool.peakBytes - pool.borrowedBytes > max(Self.spareBytesMax, pool.borrowedBytes)
+    }
+
+    private func lookAtMemoryLater() {
+        looksAtMemory = true
+        wheel.set(memoryTimer, deadlineMilliseconds: nowMilliseconds + Self.memoryDelayMilliseconds)
+    }
+
+    /// What the allocator has is given back to the system by the control thread: that takes its time.
+    private func giveMemoryBack() {
+        looksAtMemory = false
+        guard hasMemoryToSpare else { return }
+        pool.forgetPeak()
+        downstreams.shrink()
+        upstreams.shrink()
+        exchanges.shrink()
+        shared.control.post(.memoryFreed)
     }
 
     // MARK: Messages
@@ -398,6 +440,7 @@ final class Worker {
         isDraining = true
         stopAccepting()
         for listener in hot.pointee.listeners {
+            listener.pointee.isEnding = true
             let socket = listener.pointee.socket
             // A socket that others have, too, is ended for all: they were told to drain as well. What came from the
             // service manager stays: it keeps who comes for the next process.

@@ -53,6 +53,36 @@ import Testing
         #expect(slab.find(last) == nil)
     }
 
+    /// What lives stays where it is; what was given back finds nothing, also when its place is taken again.
+    @Test func chunksInWhichNothingLivesAreGivenBack() {
+        let slab = Slab<Int>()
+        defer { slab.destroy() }
+        var tokens = (0..<2000).map { slab.insert($0).token }
+        #expect(slab.freeCount == 48)
+        let kept = [tokens[300], tokens[1999]]
+        let places = kept.map { slab.find($0) }
+        for token in tokens where !kept.contains(token) { slab.free(token) }
+        #expect(slab.shrink())
+        #expect(slab.count == 2)
+        #expect(slab.freeCount == 2 * 128 - 2)
+        #expect(!slab.shrink())
+        for token in tokens where !kept.contains(token) { #expect(slab.find(token) == nil) }
+        #expect(kept.map { slab.find($0) } == places)
+        #expect(kept.map { slab.find($0)?.pointee } == [300, 1999])
+        let old = tokens
+        tokens = (0..<3000).map { slab.insert($0).token }
+        #expect(slab.count == 3002)
+        for token in old where !kept.contains(token) { #expect(slab.find(token) == nil) }
+        for (value, token) in tokens.enumerated() { #expect(slab.find(token)?.pointee == value) }
+        var sum = 0
+        slab.forEach { sum += $0.pointee }
+        #expect(sum == 2999 * 1500 + 300 + 1999)
+        for token in tokens + kept { slab.free(token) }
+        #expect(slab.shrink())
+        #expect(slab.freeCount == 0)
+        #expect(slab.insert(7).place.pointee == 7)
+    }
+
     @Test func likeADictionary() {
         let slab = Slab<Int>()
         defer { slab.destroy() }

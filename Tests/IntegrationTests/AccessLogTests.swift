@@ -165,6 +165,45 @@ import Testing
         #expect(try !proxy.errorLog.line(with: "the access log lost records").isEmpty)
     }
 
+    /// A line that a full disk cut is lost, and no other with it: what comes when there is room again is a line of its own.
+    @Test func aLineThatWasCutTakesNoOtherWithIt() throws {
+        let folder = Folder()
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log $FOLDER/access.log format=json; admin { bind 127.0.0.1:0; }
+                listener main { bind 127.0.0.1:0; route / { respond 200; } }
+                """, limit: "ulimit -f 16", folder: folder)
+        let client = try proxy.connect()
+        for _ in 0..<60 {
+            try client.ask()
+            #expect(try client.response().status == 200)
+        }
+        let lost = "headfirst_access_log_lost_total"
+        _ = try proxy.errorLog.line(with: "the access log lost records")
+        let path = "\(folder.path)/access.log"
+        let full = folder.read("access.log")
+        #expect(!full.hasSuffix("\n"))
+        let before = try #require(try proxy.metric(lost))
+        // Every whole line counts, and the others are told of.
+        #expect(full.split(separator: "\n").count - 1 + Int(before) == 60)
+        // There is room again, for a part of a line and some whole ones.
+        truncate(path, off_t(full.utf8.count - 2000))
+        for _ in 0..<2 {
+            try client.ask()
+            #expect(try client.response().status == 200)
+        }
+        let deadline = Now.milliseconds + 4000
+        var lines: [Substring] = []
+        while Now.milliseconds < deadline {
+            let text = folder.read("access.log")
+            lines = text.split(separator: "\n")
+            if text.hasSuffix("\n"), text.utf8.count > full.utf8.count - 1000 { break }
+            usleep(10_000)
+        }
+        for line in lines.suffix(2) { #expect(try JSON(String(line))["status"] == "200") }
+        #expect(try proxy.metric(lost) == before)
+    }
+
     @Test func aDestinationThatNobodyReadsHarmsNobodyAndDoesNotHoldUpTheEnd() throws {
         var ends: [Int32] = [-1, -1]
         try #require(pipe(&ends) == 0)

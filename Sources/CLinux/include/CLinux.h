@@ -63,11 +63,12 @@ int headfirst_connect(int socket, const struct sockaddr_storage *address, sockle
 int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_unacknowledged(int socket, int *bytes);
 int headfirst_make_nonblocking(int descriptor);
+void headfirst_trim_memory(void);
 int headfirst_open(const char *path, int flags, mode_t mode);
 int headfirst_replace(int descriptor, int by);
 int headfirst_name_thread(pthread_t thread, const char *name);
 int headfirst_affinity_count(void);
 int headfirst_random(void *bytes, size_t count);
-void headfirst_ignore_sigpipe(void);
+void headfirst_ignore_signals(void);
 
 #endif
