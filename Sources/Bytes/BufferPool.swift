@@ -113,6 +113,9 @@
     /// Whether nothing new should begin.
     @inlinable public var isExhausted: Bool { storage.pointee.borrowedBytes >= storage.pointee.bytesMax }
 
+    /// Whether what would stay for long, as a TLS session does, should not begin: the rest is for those that are there.
+    public var isScarce: Bool { storage.pointee.borrowedBytes >= storage.pointee.bytesMax / 4 * 3 }
+
     /// Pieces that fit into a block of 16 and of 4 KiB with a little around them.
     private static var pieceBytes: Int { 15 << 10 }
     private static var smallPieceBytes: Int { 7 << 9 }

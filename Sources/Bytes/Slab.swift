@@ -176,7 +176,7 @@
         let index = storage.pointee.firstFree
         let slot = slot(index)
         storage.pointee.firstFree = slot.pointee.nextFree
-        storage.pointee.liveCount += 1
+        storage.pointee.liveCount &+= 1
         let generation = (slot.pointee.generation &+ 1) & Self.generationMask
         slot.pointee.generation = generation | Self.liveBit
         let place = Self.place(of: slot)
@@ -206,7 +206,7 @@
         slot.pointee.generation = token.generation
         slot.pointee.nextFree = storage.pointee.firstFree
         storage.pointee.firstFree = token.index
-        storage.pointee.liveCount -= 1
+        storage.pointee.liveCount &-= 1
     }
 
     /// Calls `body` with each live element. Elements may be freed meanwhile; new ones may be missed.

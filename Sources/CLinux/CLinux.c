@@ -20,6 +20,10 @@ int headfirst_connect(int socket, const struct sockaddr_storage *address, sockle
     return connect(socket, (const struct sockaddr *)address, length);
 }
 
+int headfirst_getpeername(int socket, struct sockaddr_storage *address, socklen_t *length) {
+    return getpeername(socket, (struct sockaddr *)address, length);
+}
+
 int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length) {
     return getsockname(socket, (struct sockaddr *)address, length);
 }

@@ -194,6 +194,14 @@ public enum Socket {
         if option(socket, SOL_SOCKET, SO_ACCEPTCONN) != 1 { try listen(socket, backlog: backlog) }
     }
 
+    /// Whether a descriptor is a socket that listens or could: a bound stream socket that is not connected.
+    public static func isListenable(_ descriptor: Int32) -> Bool {
+        guard option(descriptor, SOL_SOCKET, SO_TYPE) == Int32(SOCK_STREAM.rawValue) else { return false }
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        return headfirst_getpeername(descriptor, &storage, &length) != 0
+    }
+
     private static func option(_ socket: Int32, _ level: Int32, _ name: Int32) -> Int32? {
         var value: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)

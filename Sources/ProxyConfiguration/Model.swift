@@ -235,7 +235,7 @@ public struct Bind: Sendable, Equatable {
     /// The length of the queue of connections not yet accepted.
     public var backlog: Int
     /// Where the directive stands, for errors of the operating system.
-    public var location: SourceLocation
+    @Incidental public var location: SourceLocation
 }
 
 /// `trusted_proxies NETWORK ... [unix:]`
@@ -273,7 +273,7 @@ public struct Route: Sendable, Equatable {
     /// Timers of the upstream's side.
     public var timers: UpstreamTimers
     /// Where the directive stands.
-    public var location: SourceLocation
+    @Incidental public var location: SourceLocation
 }
 
 /// What a route does.

@@ -17,7 +17,7 @@ public struct ServerTLS: Sendable, Equatable {
     /// What is asked of clients.
     public var clientVerification: ClientVerification
     /// Where the directive stands.
-    public var location: SourceLocation
+    @Incidental public var location: SourceLocation
 }
 
 /// `tls { ... }` in an upstream: how its servers are spoken to.
@@ -37,7 +37,7 @@ public struct UpstreamTLS: Sendable, Hashable {
     /// As in `ServerTLS`.
     public var curves: String?
     /// Where the directive stands.
-    public var location: SourceLocation
+    @Incidental public var location: SourceLocation
 }
 
 /// `certificate CERT KEY`: files in PEM form.
@@ -47,7 +47,7 @@ public struct CertificateFiles: Sendable, Equatable, Hashable {
     /// The private key.
     public var key: String
     /// Where the directive stands.
-    public var location: SourceLocation
+    @Incidental public var location: SourceLocation
 }
 
 /// `min_version 1.2 | 1.3`

@@ -63,14 +63,22 @@ final class AccessLogThread: Sendable {
         }
     }
 
-    /// Writes what is there, then ends the thread. No worker runs any more. A reader that takes nothing does not keep
-    /// the process: after a second what is left is lost.
-    func stop() {
+    /// Whether the thread has ended.
+    var hasEnded: Bool { isEnded.load(ordering: .acquiring) }
+
+    /// Lets the thread write what is there and end. No worker writes into a ring any more.
+    func beginStop() {
         isStopped.store(true, ordering: .releasing)
         wakeUp.ring()
+    }
+
+    /// The same, and waits for it. A reader that takes nothing does not keep the process: after a second what is left is
+    /// lost.
+    func stop() {
+        beginStop()
         let stepMicroseconds: UInt32 = 5_000
         for _ in 0..<(1_000_000 / stepMicroseconds) {
-            if isEnded.load(ordering: .acquiring) { return }
+            if hasEnded { return }
             usleep(stepMicroseconds)
         }
     }

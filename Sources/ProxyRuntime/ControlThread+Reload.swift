@@ -114,7 +114,7 @@ extension ControlThread {
                 }
                 return preparation
             } catch {
-                if log !== accessLog { log?.stop() }
+                if log !== accessLog { log?.beginStop() }
                 throw error
             }
         } catch {
@@ -160,8 +160,8 @@ extension ControlThread {
         let taking = pendingTakings.remove(at: index)
         for address in taking.addresses { address.close(withWorkers: false) }
         if let log = taking.accessLog {
-            log.stop()
-            shared.records.lost(before: log)
+            log.beginStop()
+            endingLogs.append(log)
         }
         shared.standing.reloaded()
         logger.info("the configuration was taken on", metadata: ["generation": "\(number)"])

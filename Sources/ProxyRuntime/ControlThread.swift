@@ -23,6 +23,8 @@ final class ControlThread {
     var errorLog: LogFile
     var logger: Logger
     var accessLog: AccessLogThread?
+    /// Logs that were used before, until they have written what they have.
+    var endingLogs: [AccessLogThread] = []
     var certificates: CertificateKeeper
     var runningWorkers = 0
     /// What is to be closed when every worker has taken on a generation.
@@ -34,7 +36,9 @@ final class ControlThread {
     private var ending = Ending.none
 
     /// Starts everything. When it returns, every listener takes connections.
-    init(_ configuration: Configuration, source: Proxy.ConfigurationSource?) throws(StartupError) {
+    init(
+        _ configuration: Configuration, source: Proxy.ConfigurationSource?, _ inherited: InheritedSockets
+    ) throws(StartupError) {
         self.source = source
         (errorLog, logger) = try Self.openErrorLog(configuration.errorLog)
         let workerCount = configuration.workers ?? Process.availableProcessors()
@@ -44,8 +48,7 @@ final class ControlThread {
         } catch {
             throw StartupError("cannot start", error)
         }
-        sockets = ListeningSockets(
-            workerCount: workerCount, inherited: InheritedSockets(environment: Process.environmentVariable))
+        sockets = ListeningSockets(workerCount: workerCount, inherited: inherited)
         let plan = try sockets.plan(for: configuration)
         _ = sockets.take(plan)
         listening = plan.names
@@ -100,9 +103,10 @@ final class ControlThread {
         let control = shared.control
         let inForce = Set(generation.servers.map(\.number))
         for (number, entry) in servers.entries {
-            if let watch = entry.watch, !inForce.contains(number) || watch.resolver !== generation.resolver {
-                watch.resolver.unwatch(watch.token)
-                servers.setWatch(nil, of: number)
+            // Exchanges of an earlier generation may still wait for the first answer about a name.
+            let isAwaited = !inForce.contains(number) && entry.outcome == nil
+            if !isAwaited, !inForce.contains(number) || entry.watch?.resolver !== generation.resolver {
+                servers.unwatch(number)
             }
         }
         guard let resolver = generation.resolver else { return }
@@ -144,7 +148,8 @@ final class ControlThread {
         serviceManager.tell(.ready)
         var nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
         while runningWorkers > 0 {
-            let next = min(ending.dueMilliseconds, certificates.hasWork ? nextLook : .max)
+            let hasWork = certificates.hasWork || !endingLogs.isEmpty
+            let next = min(ending.dueMilliseconds, hasWork ? nextLook : .max)
             let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
             switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
             case .reload: reloadWasAskedFor()
@@ -154,17 +159,24 @@ final class ControlThread {
             }
             if milliseconds >= nextLook {
                 if certificates.hasWork { certificates.look(logger) }
+                forgetEndedLogs()
                 nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
             }
             if milliseconds >= ending.dueMilliseconds { endIsDue() }
         }
         admin?.stop()
         accessLog?.stop()
+        for log in endingLogs { log.stop() }
         for former in formerGenerations { former.generation.resolver?.stop() }
         generation.resolver?.stop()
         // What they had to say last.
         readMessages()
         logger.info("stopped")
+    }
+
+    private func forgetEndedLogs() {
+        for log in endingLogs where log.hasEnded { shared.records.forget(log) }
+        endingLogs.removeAll(where: \.hasEnded)
     }
 
     /// Removes the paths of Unix sockets.
@@ -268,6 +280,7 @@ final class ControlThread {
     private func tellResolved(_ number: Int, _ outcome: ResolutionOutcome) {
         guard let entry = servers.entries[number] else { return }
         servers.setOutcome(outcome, of: number)
+        if !generation.servers.contains(where: { $0.number == number }) { servers.unwatch(number) }
         let name = entry.server.identity.description
         switch outcome {
         case .addresses(let addresses):

@@ -120,12 +120,20 @@ struct ServerTable {
     /// Forgets servers of a generation that did not come about, and of those that are over.
     mutating func removeUnused() {
         for (number, entry) in entries where entry.generationCount == 0 {
+            unwatch(number)
             entries[number] = nil
             numbers[entry.server.identity] = nil
         }
     }
 
-    mutating func setWatch(_ watch: Watch?, of number: Int) { entries[number]?.watch = watch }
+    mutating func setWatch(_ watch: Watch, of number: Int) { entries[number]?.watch = watch }
+
+    /// A server's name is not looked up any more.
+    mutating func unwatch(_ number: Int) {
+        guard let watch = entries[number]?.watch else { return }
+        watch.resolver.unwatch(watch.token)
+        entries[number]?.watch = nil
+    }
 
     mutating func setOutcome(_ outcome: ResolutionOutcome, of number: Int) { entries[number]?.outcome = outcome }
 

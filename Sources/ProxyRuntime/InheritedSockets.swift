@@ -9,16 +9,24 @@ import HTTPSemantics
 /// See the head of the file.
 struct InheritedSockets {
     private static let firstDescriptor: Int32 = 3
+    private static let descriptorsMax: Int32 = 1024
 
     private let named: [(name: String, descriptor: Int32)]
+    /// Sockets that were open when the process started: only these can be named by number.
+    private let open: Set<Int32>
 
     /// None.
-    init(none: ()) { named = [] }
+    init(none: ()) {
+        named = []
+        open = []
+    }
 
-    /// Those that were handed over by the environment, which is the process's own.
+    /// Those that were handed over. To be asked before the process opens any of its own.
     init(environment: (String) -> String?) {
+        open = Set(
+            (Self.firstDescriptor..<Self.firstDescriptor + Self.descriptorsMax).filter { Socket.isListenable($0) })
         guard let process = environment("LISTEN_PID").flatMap({ Int32($0) }), process == getpid(),
-            let count = environment("LISTEN_FDS").flatMap({ Int32($0) }), count > 0, count <= 1024
+            let count = environment("LISTEN_FDS").flatMap({ Int32($0) }), count > 0, count <= Self.descriptorsMax
         else {
             named = []
             return
@@ -34,13 +42,13 @@ struct InheritedSockets {
     func sockets(named name: String) -> [Int32] {
         let found = named.filter { $0.name == name }.map(\.descriptor)
         if !found.isEmpty { return found }
-        guard let number = Int32(name), number >= Self.firstDescriptor, fcntl(number, F_GETFD) >= 0 else { return [] }
+        guard let number = Int32(name), open.contains(number) else { return [] }
         return [number]
     }
 
     /// Why a name stands for none.
     func absence(of name: String) -> String {
-        if Int32(name) != nil { return "there is no such descriptor" }
+        if Int32(name) != nil { return "the process was not started with such a socket" }
         if named.isEmpty { return "no socket was handed to this process (LISTEN_FDS)" }
         let names = Set(named.map(\.name)).sorted().joined(separator: ", ")
         return "no socket of this name was handed to this process; there are: \(names)"

@@ -131,6 +131,10 @@ struct ListeningSockets {
     /// - Returns: addresses that are not listened on any more; to be closed when no worker uses them.
     mutating func take(_ plan: ListeningPlan) -> [BoundAddress] {
         let kept = plan.binds.map(\.address)
+        for (bind, address, listener) in plan.binds where listener != nil {
+            // The queue may have another length now; that cannot fail for what listens already.
+            for descriptor in address.descriptors { try? Socket.listen(descriptor, backlog: bind.backlog) }
+        }
         let removed = addresses.filter { address in !kept.contains { $0 === address } }
         addresses = kept
         return removed
@@ -148,14 +152,13 @@ struct ListeningSockets {
     ) throws(StartupError) {
         let isAdmin = listener == nil
         if case .inherited(let name) = bind.endpoint {
-            for address in try found(bind, name, isAdmin: isAdmin) { plan.binds.append((bind, address, listener)) }
+            for address in try found(bind, name, isAdmin: isAdmin, plan) {
+                plan.binds.append((bind, address, listener))
+            }
             return
         }
         if let index = free.firstIndex(where: { $0.endpoint == bind.endpoint && $0.isAdmin == isAdmin }) {
-            let address = free.remove(at: index)
-            // The queue may have another length now; asking for the same one changes nothing.
-            if !isAdmin { for descriptor in address.descriptors { try listen(descriptor, bind, address.name) } }
-            plan.binds.append((bind, address, listener))
+            plan.binds.append((bind, free.remove(at: index), listener))
             return
         }
         let address: BoundAddress
@@ -166,14 +169,6 @@ struct ListeningSockets {
         }
         plan.added.append(address)
         plan.binds.append((bind, address, listener))
-    }
-
-    private func listen(_ descriptor: Int32, _ bind: Bind, _ name: String) throws(StartupError) {
-        do {
-            try Socket.listen(descriptor, backlog: bind.backlog)
-        } catch {
-            throw StartupError(at: bind.location, "cannot listen on \(name)", error)
-        }
     }
 
     /// For workers one socket each, all on one address. The first is bound without sharing, so that a port which somebody
@@ -236,7 +231,9 @@ struct ListeningSockets {
     }
 
     /// Sockets that the process was started with.
-    private func found(_ bind: Bind, _ name: String, isAdmin: Bool) throws(StartupError) -> [BoundAddress] {
+    private func found(
+        _ bind: Bind, _ name: String, isAdmin: Bool, _ plan: ListeningPlan
+    ) throws(StartupError) -> [BoundAddress] {
         let sockets = inherited.sockets(named: name)
         guard !sockets.isEmpty else {
             throw StartupError(
@@ -244,6 +241,12 @@ struct ListeningSockets {
         }
         var found: [BoundAddress] = []
         for socket in sockets {
+            // The same socket may go by a name and by a number.
+            if plan.binds.contains(where: { $0.address.descriptors.contains(socket) }) {
+                throw StartupError(
+                    at: bind.location, "cannot listen on fd:\(name)", nil,
+                    reason: "another bind has this socket already")
+            }
             let known = addresses.first { $0.isInherited && $0.isAdmin == isAdmin && $0.descriptors == [socket] }
             do throws(SystemError) {
                 let local = try InheritedSockets.prepare(socket, backlog: bind.backlog)

@@ -27,8 +27,10 @@ public enum Proxy {
         _ configuration: Configuration, reloadingFrom source: ConfigurationSource? = nil,
         onReady: (_ listening: [String]) -> Void
     ) throws(StartupError) {
+        // Before anything of our own is open.
+        let inherited = InheritedSockets(environment: Process.environmentVariable)
         let signals = try StartupError.during("cannot start") { () throws(SystemError) in try Signals() }
-        let control = try ControlThread(configuration, source: source)
+        let control = try ControlThread(configuration, source: source, inherited)
         defer { control.removePaths() }
         onReady(control.listening)
         control.run(signals)

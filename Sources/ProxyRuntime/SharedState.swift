@@ -116,7 +116,7 @@ final class SharedState: Sendable {
     func tellPermitReturned(_ server: SharedServer, except number: Int? = nil) {
         guard let next = server.nextWaitingWorker(), next != number.map({ $0 & 63 }) else { return }
         for (number, mailbox) in mailboxes.enumerated() where number & 63 == next {
-            mailbox.post(.permitReturned(server: server.number))
+            mailbox.post(.permitReturned(server))
         }
     }
 }

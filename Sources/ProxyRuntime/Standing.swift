@@ -51,13 +51,23 @@ final class Standing: Sendable {
 
 /// How many records of the access log were lost, over all the logs that there were.
 final class RecordLosses: Sendable {
-    private let state = Mutex<(log: AccessLogThread?, before: Int)>((nil, 0))
+    /// The logs that are alive, the one in use last, and what those before have lost.
+    private let state = Mutex<(logs: [AccessLogThread], before: Int)>(([], 0))
 
     /// Records go here from now on.
-    func take(_ log: AccessLogThread?) { state.withLock { $0.log = log } }
+    func take(_ log: AccessLogThread?) {
+        state.withLock { state in
+            if let log, !state.logs.contains(where: { $0 === log }) { state.logs.append(log) }
+        }
+    }
 
     /// A log that was used before has ended.
-    func lost(before log: AccessLogThread) { state.withLock { $0.before += log.lostCount } }
+    func forget(_ log: AccessLogThread) {
+        state.withLock { state in
+            state.before += log.lostCount
+            state.logs.removeAll { $0 === log }
+        }
+    }
 
-    var count: Int { state.withLock { $0.before + ($0.log?.lostCount ?? 0) } }
+    var count: Int { state.withLock { state in state.logs.reduce(state.before) { $0 + $1.lostCount } } }
 }

@@ -13,8 +13,9 @@ extension Worker {
     /// How often a pause is told of at most.
     private static var pauseReportMilliseconds: UInt64 { 10_000 }
 
-    /// - Returns: whether the kernel watches all listeners now.
+    /// - Returns: whether the kernel watches all listeners now. One that it does not keeps no other from being watched.
     func watchListeners() -> Bool {
+        var areAllWatched = true
         for listener in hot.pointee.listeners where !listener.pointee.isWatched {
             do {
                 try epoll.addSource(
@@ -22,10 +23,15 @@ extension Worker {
                     exclusive: listener.pointee.socket.isShared)
                 listener.pointee.isWatched = true
             } catch {
-                return false
+                areAllWatched = false
             }
         }
-        return true
+        return areAllWatched
+    }
+
+    /// The kernel had no room to watch one: it is tried again.
+    func watchListenersLater() {
+        wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
     }
 
     func unwatch(_ listener: UnsafeMutablePointer<ListenerState>) {
@@ -50,37 +56,43 @@ extension Worker {
     }
 
     func resumeAccepting() {
-        guard acceptingIsPaused, !isDraining else { return }
-        if shared.connectionCount >= shared.connectionsMax {
+        guard !isDraining else { return }
+        if acceptingIsPaused, shared.connectionCount >= shared.connectionsMax {
             wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
             return
         }
-        if watchListeners() {
-            acceptingIsPaused = false
-        } else {
-            // The kernel has no room to watch them: nobody is taken meanwhile, and it is tried again.
-            stopAccepting()
-            wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
+        acceptingIsPaused = false
+        if !watchListeners() { watchListenersLater() }
+    }
+
+    /// Lets in whoever waits in a listener's queue, however long that is: the listener goes.
+    func acceptAllWaiting(_ listener: UnsafeMutablePointer<ListenerState>) {
+        // The longest queue that can be asked for.
+        for _ in 0...(65_535 / Self.acceptsPerTurnMax) {
+            if acceptingIsPaused || !acceptConnections(listener) { return }
         }
     }
 
-    func acceptConnections(_ listener: UnsafeMutablePointer<ListenerState>) {
+    /// - Returns: whether more may be waiting.
+    @discardableResult
+    func acceptConnections(_ listener: UnsafeMutablePointer<ListenerState>) -> Bool {
         // An event of this batch may be older than the word to drain.
-        if isDraining { return }
+        if isDraining { return false }
         for _ in 0..<Self.acceptsPerTurnMax {
             if shared.connectionCount >= shared.connectionsMax {
                 pauseAccepting("the bound of connections is reached")
-                return
+                return false
             }
             switch Socket.accept(listener.pointee.socket.descriptor) {
             case .accepted(let socket, let address): addConnection(socket, address, listener)
-            case .nothingWaiting: return
+            case .nothingWaiting: return false
             case .goneAlready: continue
             case .exhausted(let error):
                 pauseAccepting(error.reason)
-                return
+                return false
             }
         }
+        return true
     }
 
     private func addConnection(
@@ -88,11 +100,7 @@ extension Worker {
     ) {
         let ip = address.ip
         let peerAddress = IPAddress(high: ip.high, low: ip.low)
-        let compiled = listener.pointee.compiled
-        let isTrusted =
-            listener.pointee.socket.isUnix
-            ? compiled.pointee.trustsUnixPeers
-            : compiled.pointee.trustedNetworks.contains { $0.contains(peerAddress) }
+        let isTrusted = listener.pointee.trusts(peerAddress, isUnix: listener.pointee.socket.isUnix)
         let peer = Peer(
             address: peerAddress, port: ip.port, isUnix: listener.pointee.socket.isUnix, isTrusted: isTrusted)
         let connection = downstreams.insert { token in

@@ -13,7 +13,7 @@ extension Worker {
     /// A request's head is in the scratch.
     func beginExchange(_ connection: DownstreamPointer) {
         let listener = connection.pointee.listener.pointee.compiled
-        if pool.isExhausted {
+        if pool.isExhausted, !makeRoom() {
             refuseForMemory(connection)
             return
         }
@@ -27,8 +27,8 @@ extension Worker {
             perform(exchange.pointee.machine.refused(.noRoute), for: exchange)
             return
         }
-        if let tls = connection.pointee.tls, !acceptsHost(tls) {
-            perform(exchange.pointee.machine.refused(.misdirected), for: exchange)
+        if let tls = connection.pointee.tls, !acceptsHost(tls, connection.pointee.listener) {
+            refuseMisdirected(exchange, tls)
             return
         }
         if head.storage.pointee.framing == .length,
@@ -60,8 +60,23 @@ extension Worker {
     }
 
     /// Whether the request's host is served under the policy that the connection was made under (RFC 9110 section 7.4).
-    private func acceptsHost(_ tls: UnsafeMutablePointer<ClientTLS>) -> Bool {
-        tls.pointee.session.accepts(host: head.bytes(head.hostOnly(head.storage.pointee.authority)))
+    @inline(never)
+    private func acceptsHost(
+        _ tls: UnsafeMutablePointer<ClientTLS>, _ listener: UnsafeMutablePointer<ListenerState>
+    ) -> Bool {
+        guard let context = listener.pointee.tls else { return false }
+        return tls.pointee.session.accepts(
+            host: head.bytes(head.hostOnly(head.storage.pointee.authority)), under: context)
+    }
+
+    /// 421: the client may ask again on a new connection. One whose own policy is no more is of no use to it.
+    @inline(never)
+    private func refuseMisdirected(_ exchange: ExchangePointer, _ tls: UnsafeMutablePointer<ClientTLS>) {
+        let context = exchange.pointee.downstream.pointee.listener.pointee.tls
+        if context.map({ !tls.pointee.session.isValid(under: $0) }) ?? true {
+            exchange.pointee.machine.connectionDrained()
+        }
+        perform(exchange.pointee.machine.refused(.misdirected), for: exchange)
     }
 
     private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
@@ -79,6 +94,10 @@ extension Worker {
         if head.storage.pointee.framing != .none {
             // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
             perform(exchange.pointee.machine.refused(.requestRefused, fault: .connectContent), for: exchange)
+        } else if let tls = connection.pointee.tls, let context = connection.pointee.listener.pointee.tls,
+            !tls.pointee.session.isValid(under: context)
+        {
+            refuseMisdirected(exchange, tls)
         } else if let rules {
             beginDialling(exchange, rules: rules)
         } else if case .upstream(let index)? = route?.pointee.action {
@@ -86,6 +105,14 @@ extension Worker {
         } else {
             perform(exchange.pointee.machine.refused(.methodNotAllowed), for: exchange)
         }
+    }
+
+    /// Idle connections to servers are given up, as long as that helps.
+    /// - Returns: whether there is memory now.
+    @inline(never)
+    private func makeRoom() -> Bool {
+        while pool.isExhausted, closeOldestIdle() {}
+        return !pool.isExhausted
     }
 
     /// There is no memory for another exchange: what the connection holds is given back, too.
@@ -129,7 +156,7 @@ extension Worker {
                 wallMicroseconds: nowMicroseconds &+ hot.pointee.wallOffsetMicroseconds)
         }.place
         metrics.count(.exchangesBegun)
-        slot.pointee.holderCount += 1
+        slot.pointee.holderCount &+= 1
         connection.pointee.exchange = exchange
         connection.pointee.phase = .exchanging
         if let limit = listener.pointee.timers.requestMilliseconds {
@@ -160,21 +187,24 @@ extension Worker {
         var userAgent = ByteRange()
         var referer = ByteRange()
         var traceparent = ByteRange()
+        var traceparentCount = 0
         for index in 0..<storage.pointee.fieldCount {
             let line = head.fields + index
             switch line.pointee.field {
             case .xRequestID: requestID = line.pointee.value
             case .userAgent: userAgent = line.pointee.value
             case .referer: referer = line.pointee.value
-            // Two mean nothing.
-            case .traceparent: traceparent = traceparent.isEmpty ? line.pointee.value : ByteRange()
+            case .traceparent:
+                traceparentCount += 1
+                traceparent = line.pointee.value
             default: break
             }
         }
         memo.requestID = keep(requestID, max: 64)
         memo.userAgent = keep(userAgent, max: 200)
         memo.referer = keep(referer, max: 200)
-        memo.traceparent = keep(traceparent, max: 64)
+        // Two mean nothing.
+        if traceparentCount == 1 { memo.traceparent = keep(traceparent, max: 64) }
         exchange.pointee.memo = memo
     }
 

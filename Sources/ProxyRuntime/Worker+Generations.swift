@@ -4,6 +4,7 @@
 
 import Bytes
 import EventLoop
+import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
 import TLS
@@ -43,6 +44,12 @@ struct ListenerState {
     var isRemoved = false
     /// Whether connections are served to their next response only, because it is gone or the process drains.
     var isEnding = false
+
+    /// Whether the forwarding fields of a peer are believed.
+    func trusts(_ address: IPAddress, isUnix: Bool) -> Bool {
+        isUnix
+            ? compiled.pointee.trustsUnixPeers : compiled.pointee.trustedNetworks.contains { $0.contains(address) }
+    }
 
     var token: ReadinessToken {
         ReadinessToken(kind: TokenKind.listener, SlabToken(index: number, generation: 0))
@@ -142,13 +149,25 @@ extension Worker {
                 kept.append(addListener(socket, slot, UnsafePointer(first + socket.listener), context))
             }
         }
+        // From here on a pause is for those that are kept; each of the others is looked after by `remove`.
+        hot.pointee.listeners = kept
         // Those that are gone first: a socket that is kept, but for its TLS, is watched under another token.
         for listener in former {
             let descriptor = listener.pointee.socket.descriptor
             remove(listener, closing: !kept.contains { $0.pointee.socket.descriptor == descriptor })
         }
-        hot.pointee.listeners = kept
-        if !acceptingIsPaused, !watchListeners() { pauseAccepting("the kernel has no room to watch a listener") }
+        if !acceptingIsPaused, !watchListeners() { watchListenersLater() }
+        trustAnew()
+    }
+
+    /// Whom `trusted_proxies` names may be others now: connections that are there are judged by it, too.
+    private func trustAnew() {
+        downstreams.forEach { connection in
+            let listener = connection.pointee.listener
+            guard !listener.pointee.isRemoved else { return }
+            connection.pointee.peer.isTrusted = listener.pointee.trusts(
+                connection.pointee.peer.address, isUnix: connection.pointee.peer.isUnix)
+        }
     }
 
     private func addListener(
@@ -167,7 +186,7 @@ extension Worker {
     /// A listener is gone: who waits in its queue is let in, then nobody.
     /// - Parameter closing: whether nobody else listens on its socket.
     private func remove(_ listener: UnsafeMutablePointer<ListenerState>, closing: Bool) {
-        if !acceptingIsPaused { acceptConnections(listener) }
+        acceptAllWaiting(listener)
         unwatch(listener)
         listener.pointee.isRemoved = true
         listener.pointee.isEnding = true
@@ -203,7 +222,7 @@ extension Worker {
     /// of the batch: who has just ended an exchange may still look at its route.
     @inline(__always)
     func release(_ slot: UnsafeMutablePointer<SnapshotSlot>) {
-        slot.pointee.holderCount -= 1
+        slot.pointee.holderCount &-= 1
         if slot.pointee.holderCount == 0, slot != hot.pointee.snapshot { buryReplacedSnapshots() }
     }
 

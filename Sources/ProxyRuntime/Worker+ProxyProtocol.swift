@@ -45,7 +45,8 @@ extension Worker {
     }
 
     private func peer(_ source: ProxyProtocol.Source, _ listener: UnsafeMutablePointer<ListenerState>) -> Peer {
-        let isTrusted = listener.pointee.compiled.pointee.trustedNetworks.contains { $0.contains(source.address) }
-        return Peer(address: source.address, port: source.port, isUnix: false, isTrusted: isTrusted)
+        Peer(
+            address: source.address, port: source.port, isUnix: false,
+            isTrusted: listener.pointee.trusts(source.address, isUnix: false))
     }
 }

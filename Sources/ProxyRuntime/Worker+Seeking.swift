@@ -226,7 +226,8 @@ extension Worker {
         }
     }
 
-    private func closeOldestIdle() -> Bool {
+    /// - Returns: whether there was one.
+    func closeOldestIdle() -> Bool {
         for server in hot.pointee.servers.values {
             if let oldest = server.pointee.idle.oldestOwner, let connection = upstreams.find(oldest) {
                 closeUpstream(connection)
@@ -336,22 +337,24 @@ extension Worker {
 
     /// A place at a server may be free: the first in each queue that can use it takes it. If nobody waits here any more,
     /// the word is passed on to the next worker that does.
-    func serveQueues(ofServer number: Int) {
-        guard let server = hot.pointee.servers[number] else { return }
+    func serveQueues(of server: SharedServer) {
         var boundMax = 0
         var nobodyWaits = true
         // The longest there are come first: who began under an earlier generation waits longest.
         for slot in hot.pointee.slots {
             for state in slot.pointee.upstreams {
-                for (position, candidate) in state.pointee.servers.enumerated() where candidate == server {
+                for (position, candidate) in state.pointee.servers.enumerated()
+                where candidate.pointee.shared === server {
                     serveQueue(state)
                     boundMax = max(boundMax, state.pointee.configuration.servers[position].exchangesMax ?? 0)
                     nobodyWaits = nobodyWaits && state.pointee.queue.isEmpty
                 }
             }
         }
-        if nobodyWaits, server.pointee.shared.hasPermit(max: boundMax) {
-            shared.tellPermitReturned(server.pointee.shared, except: self.number)
+        // What the bound is for those who wait, they know. With more workers than bits one may be told in vain; then the
+        // word is passed on only as long as there is a place by what is known here.
+        if nobodyWaits, shared.workerCount <= 64 || server.hasPermit(max: boundMax) {
+            shared.tellPermitReturned(server, except: number)
         }
     }
 

@@ -32,9 +32,9 @@ private enum TLSReadOutcome {
 }
 
 extension Worker {
-    /// The longest certificate of a client that is passed on, in DER.
     /// What a session takes of memory, its handshake over and OpenSSL's buffers given back.
     private static var sessionBytes: Int { 14 << 10 }
+    /// The longest certificate of a client that is passed on, in DER.
     private static var certificateBytesMax: Int { PeerTLS.certificateTextBytesMax / 4 * 3 }
 
     // MARK: Reading
@@ -140,7 +140,7 @@ extension Worker {
 
     /// The client's first byte is there: until then a connection costs no more than one in clear.
     private func beginTLS(_ connection: DownstreamPointer) -> UnsafeMutablePointer<ClientTLS>? {
-        guard !pool.isExhausted, let context = connection.pointee.listener.pointee.tls,
+        guard !pool.isScarce, let context = connection.pointee.listener.pointee.tls,
             let session = TLSSession(server: context, tlsEngine)
         else { return nil }
         let tls = UnsafeMutablePointer<ClientTLS>.allocate(capacity: 1)

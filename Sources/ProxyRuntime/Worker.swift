@@ -52,7 +52,7 @@ enum WorkerMessage: Sendable {
     /// What CONNECT asks for was looked up, for this exchange.
     case targetLookedUp(SlabToken, ResolutionOutcome)
     /// A place below `max_exchanges` of a server may be free.
-    case permitReturned(server: Int)
+    case permitReturned(SharedServer)
 }
 
 /// Where a worker leaves records of the access log.
@@ -108,7 +108,8 @@ final class Worker {
         var nowMicroseconds: UInt64
         var nowMilliseconds: UInt64
         var wallOffsetMicroseconds: UInt64 = 0
-        var dateSecond: UInt64 = 0
+        /// When the text of Date is over.
+        var nextDateMicroseconds: UInt64 = 0
         var randomLow: UInt64
         var randomHigh: UInt64
         /// The snapshot in force: new exchanges take it. There is one from the end of `init` on.
@@ -244,13 +245,18 @@ final class Worker {
         let now = Clock.monotonicMicroseconds()
         hot.pointee.nowMicroseconds = now
         hot.pointee.nowMilliseconds = now / 1000
-        if now / 1_000_000 != hot.pointee.dateSecond {
-            hot.pointee.dateSecond = now / 1_000_000
-            let wall = Clock.wallMicroseconds()
-            hot.pointee.wallOffsetMicroseconds = wall &- now
-            var writer = ByteWriter(base: dateText, capacity: HTTPDate.textBytes)
-            HTTPDate(secondsSince1970: wall / 1_000_000).write(to: &writer)
-        }
+        if now >= hot.pointee.nextDateMicroseconds { updateDate() }
+    }
+
+    /// Once a second.
+    @inline(never)
+    private func updateDate() {
+        let now = hot.pointee.nowMicroseconds
+        hot.pointee.nextDateMicroseconds = (now / 1_000_000 + 1) * 1_000_000
+        let wall = Clock.wallMicroseconds()
+        hot.pointee.wallOffsetMicroseconds = wall &- now
+        var writer = ByteWriter(base: dateText, capacity: HTTPDate.textBytes)
+        HTTPDate(secondsSince1970: wall / 1_000_000).write(to: &writer)
     }
 
     /// The text of Date.
@@ -411,7 +417,7 @@ final class Worker {
             case .ticketKeysChanged(let keys):
                 for slot in hot.pointee.slots { for context in slot.pointee.contexts { context?.setTicketKeys(keys) } }
             case .targetLookedUp(let exchange, let outcome): targetLookedUp(exchange, outcome)
-            case .permitReturned(let server): serveQueues(ofServer: server)
+            case .permitReturned(let server): serveQueues(of: server)
             }
         }
     }
@@ -436,7 +442,7 @@ final class Worker {
     private func drain() {
         guard !isDraining else { return }
         // Who was let in by the kernel before the end is answered once more.
-        for listener in hot.pointee.listeners where !acceptingIsPaused { acceptConnections(listener) }
+        for listener in hot.pointee.listeners { acceptAllWaiting(listener) }
         isDraining = true
         stopAccepting()
         for listener in hot.pointee.listeners {

@@ -61,6 +61,27 @@ extension TLSSession {
         return TLSServerContext.policyIndex(for: host, cell.pointee.storage) == cell.pointee.policyIndex
     }
 
+    /// Whether a request for that host may be answered on this session now that a context is in force, which may be
+    /// another one than it was made under: the host's policy there must be the one that the session was made under.
+    package func accepts(host: UnsafeBufferPointer<UInt8>, under context: TLSServerContext) -> Bool {
+        guard let cell = TLSServerContext.cell(of: ssl) else { return false }
+        let index = TLSServerContext.policyIndex(for: host, context.storage)
+        if cell.pointee.storage == context.storage { return index == cell.pointee.policyIndex }
+        return context.storage.pointee.policies[index].identity == policyIdentity(cell)
+    }
+
+    /// Whether the policy that the session was made under is still one of the context in force.
+    package func isValid(under context: TLSServerContext) -> Bool {
+        guard let cell = TLSServerContext.cell(of: ssl) else { return false }
+        if cell.pointee.storage == context.storage { return true }
+        let identity = policyIdentity(cell)
+        return context.storage.pointee.policies.contains { $0.identity == identity }
+    }
+
+    private func policyIdentity(_ cell: UnsafeMutablePointer<TLSServerContext.Cell>) -> (UInt64, UInt64) {
+        cell.pointee.storage.pointee.policies[cell.pointee.policyIndex].identity
+    }
+
     /// Whether the peer is asked for a certificate.
     package var verifiesPeer: Bool { SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE }
 

@@ -264,6 +264,7 @@ import Testing
             for wrong in [
                 [], ["traceparent: nonsense"], ["traceparent: 00-\(trace)-0000000000000000-00"],
                 ["traceparent: \(valid)-more"], ["traceparent: \(valid)", "traceparent: \(valid)"],
+                ["traceparent: \(valid)", "traceparent: \(valid)", "traceparent: \(valid)"],
             ] {
                 let lines = wrong + (wrong.isEmpty ? [] : ["tracestate: a=b"])
                 try client.send((["GET / HTTP/1.1", "Host: t"] + lines).joined(separator: "\r\n") + "\r\n\r\n")

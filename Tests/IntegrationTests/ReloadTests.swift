@@ -173,6 +173,66 @@ private final class Patient: Sendable {
         }
     }
 
+    /// A line that moves changes nothing: not even the pool of a server that is spoken to by TLS.
+    @Test func whereThingsStandMakesNoDifference() throws {
+        let origin = Origin.overTLS { wire, number in
+            while true {
+                _ = try wire.request()
+                try wire.ok("\(number)")
+            }
+        }
+        let text = Self.configuration(origin, server: "max_exchanges=1", upstream: "tls { verify off; }")
+        let proxy = try start(text, origin)
+        let client = try proxy.connect()
+        try client.ask()
+        #expect(try client.response().text == "1")
+        proxy.hangUp("# A comment.\n\n" + text)
+        _ = try proxy.errorLog.line(with: "has not changed")
+        try proxy.reload("# A comment.\n" + text.replacing("route /", with: "route /x { respond 204; } route /"))
+        try client.ask()
+        #expect(try client.response().text == "1")
+    }
+
+    /// Whom a listener trusts is not decided for good when somebody connects.
+    @Test func trustEndsWithTheReloadThatEndsIt() throws {
+        let origin = Origin.serving { wire, request in try wire.ok(request["X-Forwarded-For"] ?? "") }
+        let proxy = try start(
+            Self.configuration(origin, listener: "bind 127.0.0.1:0; trusted_proxies 127.0.0.0/8;"), origin)
+        let client = try proxy.connect()
+        for (generation, expected) in [(1, "6.6.6.6, 127.0.0.1"), (2, "127.0.0.1"), (3, "6.6.6.6, 127.0.0.1")] {
+            if generation > 1 {
+                let trusted = generation == 2 ? "" : "trusted_proxies 127.0.0.1;"
+                try proxy.reload(
+                    Self.configuration(origin, listener: "bind 127.0.0.1:0; \(trusted)"), generation: generation)
+            }
+            try client.ask("GET / HTTP/1.1", "X-Forwarded-For: 6.6.6.6")
+            #expect(try client.response().text == expected)
+        }
+    }
+
+    /// Who was let in before certificates were asked for is not let through afterwards; a renewed certificate is no
+    /// other policy.
+    @Test func aConnectionOfAnotherTLSPolicyIsMisdirected() throws {
+        let origin = Patient().origin()
+        let files = Certificates.shared
+        func text(_ rest: String, certificate: String = "site") -> String {
+            Self.configuration(
+                origin, listener: "bind 127.0.0.1:0 tls; tls { certificate \(files.pair(certificate)); \(rest) }")
+        }
+        let proxy = try start(text(""), origin)
+        let client = try proxy.connectTLS()
+        try client.ask()
+        #expect(try client.response().status == 200)
+        try proxy.reload(text("", certificate: "renewed"))
+        try client.ask()
+        #expect(try client.response().status == 200)
+        try proxy.reload(text("client_ca \(files.path("ca.pem")); client_verify required;"), generation: 3)
+        try client.ask()
+        let response = try client.response()
+        #expect(response.status == 421)
+        #expect(response["Connection"] == "close")
+    }
+
     // MARK: Listeners
 
     @Test func listenersComeAndGo() throws {

@@ -75,6 +75,24 @@ import Testing
         #expect(try status(address) == 204)
     }
 
+    /// One socket under two names would be watched twice, and none of the process's own can be named.
+    @Test func aSocketIsTakenOnce() throws {
+        let (descriptor, address) = try listen()
+        defer { close(descriptor) }
+        let text = "workers 1; access_log off; listener main { bind fd:web; route / { respond 204; } }"
+        let proxy = try Headfirst(
+            configuration: text, environment: Self.environment("web"), limit: Self.activation, sockets: [descriptor])
+        for (more, reason) in [
+            ("listener more { bind fd:3; route / { respond 204; } }", "another bind has this socket already"),
+            ("admin { bind fd:3; }", "another bind has this socket already"),
+            ("listener more { bind fd:6; route / { respond 204; } }", "was not started with such a socket"),
+        ] {
+            proxy.hangUp(text + more)
+            _ = try proxy.errorLog.line(with: reason)
+            #expect(try status(address) == 204)
+        }
+    }
+
     @Test func whatWasNotHandedOverIsAnErrorWithItsPlace() throws {
         let (descriptor, _) = try listen()
         defer { close(descriptor) }
@@ -97,7 +115,7 @@ import Testing
         let number = folder.write("listener main { bind fd:3; route / { respond 204; } }", to: "number.conf")
         let command = Command(["run", number], sockets: [plain])
         #expect(try command.exitCode() == 71)
-        #expect(command.errors.text.contains("Socket operation on non-socket"))
+        #expect(command.errors.text.contains("was not started with such a socket"))
         // To check a file, nobody need hand over anything.
         let check = Command(["check", file])
         #expect(try check.exitCode() == 0)

@@ -60,6 +60,7 @@ int headfirst_set_pipe_capacity(int pipe, int bytes);
 int headfirst_accept4(int listener, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_bind(int socket, const struct sockaddr_storage *address, socklen_t length);
 int headfirst_connect(int socket, const struct sockaddr_storage *address, socklen_t length);
+int headfirst_getpeername(int socket, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_getsockname(int socket, struct sockaddr_storage *address, socklen_t *length);
 int headfirst_unacknowledged(int socket, int *bytes);
 int headfirst_make_nonblocking(int descriptor);
