@@ -31,9 +31,10 @@ final class AccessLogThread: Sendable {
     /// - Parameters:
     ///   - destination: where lines go; a file is made if it is missing.
     ///   - onTrouble: told what went wrong, now and then, on the log's thread.
+    ///   - onEnd: told that the thread has written what it had, on that thread.
     init(
         _ destination: LogDestination, format: AccessLogFormat, workerCount: Int,
-        onTrouble: @escaping @Sendable (String) -> Void
+        onTrouble: @escaping @Sendable (String) -> Void, onEnd: @escaping @Sendable () -> Void
     ) throws(SystemError) {
         file = try LogFile(destination)
         formatter = AccessLogFormatter(format: format)
@@ -43,6 +44,7 @@ final class AccessLogThread: Sendable {
         try Thread.start(name: "access-log") { [self] in
             run()
             isEnded.store(true, ordering: .releasing)
+            onEnd()
         }
     }
 

@@ -148,8 +148,7 @@ final class ControlThread {
         serviceManager.tell(.ready)
         var nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
         while runningWorkers > 0 {
-            let hasWork = certificates.hasWork || !endingLogs.isEmpty
-            let next = min(ending.dueMilliseconds, hasWork ? nextLook : .max)
+            let next = min(ending.dueMilliseconds, certificates.hasWork ? nextLook : .max)
             let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
             switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
             case .reload: reloadWasAskedFor()
@@ -159,7 +158,6 @@ final class ControlThread {
             }
             if milliseconds >= nextLook {
                 if certificates.hasWork { certificates.look(logger) }
-                forgetEndedLogs()
                 nextLook = milliseconds + CertificateKeeper.intervalMilliseconds
             }
             if milliseconds >= ending.dueMilliseconds { endIsDue() }
@@ -177,6 +175,8 @@ final class ControlThread {
     private func forgetEndedLogs() {
         for log in endingLogs where log.hasEnded { shared.records.forget(log) }
         endingLogs.removeAll(where: \.hasEnded)
+        // Rings are large, and the allocator keeps what it has got used to.
+        Process.trimMemory()
     }
 
     /// Removes the paths of Unix sockets.
@@ -265,6 +265,7 @@ final class ControlThread {
         case .acceptingPaused(let reason):
             logger.warning("taking no new connections for a while", metadata: ["reason": "\(reason)"])
         case .trouble(let text): logger.error("\(text)")
+        case .accessLogEnded: forgetEndedLogs()
         case .memoryFreed: Process.trimMemory()
         case .resolved(let server, let outcome): tellResolved(server, outcome)
         case .resolutionFailed(let server, let failure):

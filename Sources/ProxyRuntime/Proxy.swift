@@ -59,7 +59,7 @@ extension ControlThread {
         do {
             return try AccessLogThread(
                 destination, format: configuration.format, workerCount: shared.workerCount,
-                onTrouble: { control.post(.trouble($0)) })
+                onTrouble: { control.post(.trouble($0)) }, onEnd: { control.post(.accessLogEnded) })
         } catch {
             throw StartupError("cannot open the access log", error)
         }

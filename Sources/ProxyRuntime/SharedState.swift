@@ -20,6 +20,8 @@ enum ControlMessage: Sendable {
     case memoryFreed
     /// A worker takes no new connections for a while.
     case acceptingPaused(String)
+    /// A thread of an access log has ended.
+    case accessLogEnded
     /// Something else went wrong.
     case trouble(String)
     /// A worker could not start.
