@@ -26,16 +26,17 @@ struct PendingTaking {
 extension ControlThread {
     /// Everything that a configuration needs, made before anything is changed.
     private struct Preparation {
-        var plan: ListeningPlan
-        var generation: Generation
-        var material: TLSMaterial
-        var stamps: FileStamps
-        var accessLog: AccessLogThread?
-        var errorLog: (file: LogFile, logger: Logger)?
-        var workers: [WorkerGeneration]
+        let plan: ListeningPlan
+        let generation: Generation
+        let material: TLSMaterial
+        let stamps: FileStamps
+        let accessLog: AccessLogThread?
+        /// nil if it stays the same.
+        let errorLog: (file: LogFile, logger: Logger)?
+        let workers: [WorkerGeneration]
         /// Who answers at the addresses of `admin`, if they are others than before.
-        var admin: AdminThread?
-        var adminChanges: Bool
+        let admin: AdminThread?
+        let adminChanges: Bool
     }
 
     /// Reads the configuration again and brings it into force, if it can be used and is another one.
@@ -83,43 +84,33 @@ extension ControlThread {
 
     private func prepare(_ configuration: Configuration) throws(StartupError) -> Preparation {
         let old = generation.configuration
-        let plan = try sockets.plan(for: configuration)
+        // What was made is undone, the last first, if the rest cannot be made.
+        var undo: [() -> Void] = []
         do throws(StartupError) {
+            let plan = try sockets.plan(for: configuration)
+            undo.append { plan.abandon() }
             let (material, stamps) = try Self.readMaterial(configuration)
             let errorLog =
                 configuration.errorLog == old.errorLog ? nil : try Self.openErrorLog(configuration.errorLog)
             let keepsResolver = configuration.resolver == old.resolver && generation.resolver != nil
-            let resolver = keepsResolver ? generation.resolver : try Self.startResolver(configuration)
+            undo.append { self.servers.removeUnused() }
             let next = Generation(
                 number: generation.number + 1, configuration, servers: servers.servers(of: configuration),
-                resolver: resolver, workerCount: shared.workerCount)
-            let log =
-                configuration.accessLog == old.accessLog
-                ? accessLog : try Self.openAccessLog(configuration.accessLog, shared)
-            do throws(StartupError) {
-                let workers = try Self.makeWorkerGenerations(
-                    next, shared, material, certificates.keys, plan, outcomes: servers.outcomes, log: log)
-                var preparation = Preparation(
-                    plan: plan, generation: next, material: material, stamps: stamps, accessLog: log,
-                    errorLog: errorLog, workers: workers, admin: nil, adminChanges: false)
-                preparation.adminChanges =
-                    configuration.admin?.binds.map(\.endpoint) != old.admin?.binds.map(\.endpoint)
-                if preparation.adminChanges, !plan.admin.isEmpty {
-                    do throws(StartupError) {
-                        preparation.admin = try Self.startAdmin(plan, shared)
-                    } catch {
-                        for worker in workers { worker.tls.retire() }
-                        throw error
-                    }
-                }
-                return preparation
-            } catch {
-                if log !== accessLog { log?.beginStop() }
-                throw error
-            }
+                resolver: keepsResolver ? generation.resolver : try Self.startResolver(configuration),
+                workerCount: shared.workerCount)
+            let keepsLog = configuration.accessLog == old.accessLog
+            let log = keepsLog ? accessLog : try Self.openAccessLog(configuration.accessLog, shared)
+            if !keepsLog { undo.append { log?.beginStop() } }
+            let workers = try Self.makeWorkerGenerations(
+                next, shared, material, certificates.keys, plan, outcomes: servers.outcomes, log: log)
+            undo.append { for worker in workers { worker.tls.retire() } }
+            let adminChanges = configuration.admin?.binds.map(\.endpoint) != old.admin?.binds.map(\.endpoint)
+            let admin = adminChanges && !plan.admin.isEmpty ? try Self.startAdmin(plan, shared) : nil
+            return Preparation(
+                plan: plan, generation: next, material: material, stamps: stamps, accessLog: log, errorLog: errorLog,
+                workers: workers, admin: admin, adminChanges: adminChanges)
         } catch {
-            servers.removeUnused()
-            plan.abandon()
+            for step in undo.reversed() { step() }
             throw error
         }
     }

@@ -54,15 +54,9 @@ extension TLSSession {
     /// The index of the policy that the session runs under; a server's session only.
     package var policyIndex: Int { TLSServerContext.cell(of: ssl)?.pointee.policyIndex ?? 0 }
 
-    /// Whether a request for that host (without a port) may be answered on this session: false if another policy is
-    /// for that host, and then the answer is 421. A server's session only.
-    package func accepts(host: UnsafeBufferPointer<UInt8>) -> Bool {
-        guard let cell = TLSServerContext.cell(of: ssl) else { return false }
-        return TLSServerContext.policyIndex(for: host, cell.pointee.storage) == cell.pointee.policyIndex
-    }
-
-    /// Whether a request for that host may be answered on this session now that a context is in force, which may be
-    /// another one than it was made under: the host's policy there must be the one that the session was made under.
+    /// Whether a request for that host (without a port) may be answered on this session: false if another policy is for
+    /// that host, and then the answer is 421. The context in force, which may be another one than the session was made
+    /// under, says which is. A server's session only.
     package func accepts(host: UnsafeBufferPointer<UInt8>, under context: TLSServerContext) -> Bool {
         guard let cell = TLSServerContext.cell(of: ssl) else { return false }
         let index = TLSServerContext.policyIndex(for: host, context.storage)

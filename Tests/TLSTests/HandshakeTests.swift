@@ -95,12 +95,30 @@ import Testing
         #expect(try client.peerCertificate == der(expected))
         #expect(server.session.policyIndex == policy)
         #expect(server.serverName == name.lowercased())
-        #expect(server.accepts("partner.example.com") == (policy == 1))
-        #expect(server.accepts("Z.Partner.Example.Com.") == (policy == 1))
+        #expect(server.accepts("partner.example.com", under: wire.server) == (policy == 1))
+        #expect(server.accepts("Z.Partner.Example.Com.", under: wire.server) == (policy == 1))
         // Below a policy's wildcard at any depth, as routes are: nobody gets around the policy by a longer name.
-        #expect(server.accepts("a.b.c.partner.example.com") == (policy == 1))
-        #expect(server.accepts("anything.else") == (policy == 0))
-        #expect(server.accepts("") == (policy == 0))
+        #expect(server.accepts("a.b.c.partner.example.com", under: wire.server) == (policy == 1))
+        #expect(server.accepts("anything.else", under: wire.server) == (policy == 0))
+        #expect(server.accepts("", under: wire.server) == (policy == 0))
+    }
+
+    /// When another context is in force, the host's policy there must be the one of the handshake: other certificates are
+    /// no other policy, another word on clients' certificates is.
+    @Test func sessionsAreJudgedByTheContextInForce() throws {
+        let wire = try Wire([serverPolicy("rsa")], clientPolicy(trust: nil))
+        let (_, server) = try wire.connected("site.example.com")
+        for (policies, accepts, isValid) in [
+            ([serverPolicy("second")], true, true),
+            ([serverPolicy("rsa"), serverPolicy("partner") { $0.hostNames = ["site.example.com"] }], false, true),
+            ([serverPolicy("rsa") { $0.minimumVersion = .tls13 }], false, false),
+        ] {
+            let context = try TLSServerContext(policies: policies, ticketKeys: try .random())
+            defer { context.retire() }
+            #expect(server.accepts("site.example.com", under: context) == accepts)
+            #expect(server.accepts("other.example.com", under: context) == isValid)
+            #expect(server.session.isValid(under: context) == isValid)
+        }
     }
 
     @Test func addressesSendNoName() throws {

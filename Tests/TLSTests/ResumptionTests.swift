@@ -158,7 +158,7 @@ import Testing
         server.retire()
         exchange(sides.0, sides.1)
         #expect(sides.0.isEstablished && sides.1.isEstablished)
-        #expect(sides.1.accepts("site.example.com"))
+        #expect(sides.1.accepts("site.example.com", under: server))
         try sides.0.send(bytes(5))
         exchange(sides.0, sides.1)
         #expect(sides.1.plaintext == bytes(5))

@@ -99,9 +99,9 @@ extension Side {
         }
     }
 
-    func accepts(_ host: String) -> Bool {
+    func accepts(_ host: String, under context: TLSServerContext) -> Bool {
         var host = host
-        return host.withUTF8 { session.accepts(host: $0) }
+        return host.withUTF8 { session.accepts(host: $0, under: context) }
     }
 }
 
