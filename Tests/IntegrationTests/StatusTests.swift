@@ -101,6 +101,9 @@ extension Wire {
         let origin = Origin.serving()
         let proxy = try Headfirst(to: origin, top: Self.admin, listener: "route = /a { respond 204; }")
         for _ in 0..<3 { #expect(try proxy.answer(to: head("GET / HTTP/1.1", "Host: t")).status == 200) }
+        let series =
+            "headfirst_requests_total{listener=\"main\",host=\"\",route=\"/\",upstream=\"origin\",code=\"2xx\"}"
+        #expect(try proxy.metric(series, becomes: 3))
         let events = try proxy.askAdmin("/status/events", method: "HEAD")
         #expect(events.status == 200 && events["Content-Type"] == "text/event-stream")
         let response = try proxy.askAdmin("/status")

@@ -1,5 +1,6 @@
 // Asking the admin listener of a proxy under test.
 
+import Glibc
 import Testing
 
 extension Headfirst {
@@ -25,5 +26,15 @@ extension Headfirst {
     func metric(_ series: String) throws -> Double? {
         try askAdmin("/metrics").text.split(separator: "\n").first { $0.hasPrefix("\(series) ") }
             .flatMap { Double($0.split(separator: " ").last ?? "") }
+    }
+
+    /// Whether a series comes to a value: what is counted when something is over is counted a moment behind the answer.
+    func metric(_ series: String, becomes value: Double?) throws -> Bool {
+        let deadline = Now.milliseconds + 4000
+        while try metric(series) != value {
+            guard Now.milliseconds < deadline else { return false }
+            usleep(2000)
+        }
+        return true
     }
 }
