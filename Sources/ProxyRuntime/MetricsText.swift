@@ -110,13 +110,12 @@ struct MetricsText {
         single(
             "headfirst_exchanges", .gauge, "Running exchanges, tunnels among them.",
             metrics.exchanges(endedAre: reading.exchangesEnded))
-        begin("headfirst_streams", .gauge, "Responses of no declared length that are being relayed.")
-        for (entry, cells) in reading.routes where entry.hasServer {
-            line("headfirst_streams", Self.labels(entry), RouteReading.streams(cells))
-        }
-        begin("headfirst_tunnels", .gauge, "Open tunnels.")
-        for (entry, cells) in reading.routes where entry.hasServer {
-            line("headfirst_tunnels", Self.labels(entry), RouteReading.tunnels(cells))
+        for (name, help, read) in [
+            ("headfirst_streams", "Responses of no declared length that are being relayed.", RouteReading.streams),
+            ("headfirst_tunnels", "Open tunnels.", RouteReading.tunnels),
+        ] {
+            begin(name, .gauge, help)
+            for (entry, cells) in reading.routes where entry.hasServer { line(name, Self.labels(entry), read(cells)) }
         }
         single(
             "headfirst_connections_accepted_total", .counter, "Connections of clients that were accepted.",

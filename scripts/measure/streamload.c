@@ -14,19 +14,10 @@
 // an event that is missing or twice, an echo of other bytes and an answer cut short are told apart from each other.
 // A kept connection that closes is opened again, and counts as unannounced unless the answer before said
 // `Connection: close`.
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
+#include "load.h"
 #include <netinet/tcp.h>
 #include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { DESCRIPTORS = 1 << 16, BLOCK = 256 << 10, BATCH = 128, HEAD_MAX = 2048, MESSAGE = 64 };
@@ -35,28 +26,6 @@ static const double TURN = 0.002, SLOW_TURN = 0.1;      // seconds between two l
 static const double BEHIND_MAX = 0.1;                   // seconds that a client's schedule may lag behind
 
 static char block[BLOCK];
-static int poller;
-
-static void fail(const char *what) {
-    fprintf(stderr, "streamload: %s: %s\n", what, errno ? strerror(errno) : "not as expected");
-    exit(1);
-}
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec * 1e-9;
-}
-
-static struct sockaddr_in loopback(int port, int last) {
-    return (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + last)};
-}
-
-static void watch(int descriptor, int operation, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.fd = descriptor};
-    if (epoll_ctl(poller, operation, descriptor, &event) < 0) fail("epoll_ctl");
-}
 
 static int would_block(void) { return errno == EAGAIN || errno == EINTR; }
 

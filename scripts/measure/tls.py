@@ -102,31 +102,30 @@ listener web {
         return [os.environ["HEADFIRST_BINARY"], "run", "--config", configuration]
 
 
+def replace(path, old, new):
+    """Puts one text in the place of another, which has to be there, in a file."""
+    with open(path) as file:
+        text = file.read()
+    assert old in text
+    with open(path, "w") as file:
+        file.write(text.replace(old, new))
+
+
 class Nginx(Secure, peers.Nginx):
     def command(self):
         command = super().command()
-        path = self.path("nginx.conf")
-        with open(path) as file:
-            text = file.read()
-        listen = "listen 127.0.0.1:%d backlog=4096;" % self.port
-        assert listen in text
-        with open(path, "w") as file:
-            file.write(text.replace(listen, """listen 127.0.0.1:%d ssl backlog=4096;
+        replace(self.path("nginx.conf"), "listen 127.0.0.1:%d backlog=4096;" % self.port,
+                """listen 127.0.0.1:%d ssl backlog=4096;
         ssl_certificate %s; ssl_certificate_key %s; ssl_protocols TLSv1.2 TLSv1.3;
-        keepalive_timeout 600s;""" % (self.port, self.path("site.pem"), self.path("site.key"))))
+        keepalive_timeout 600s;""" % (self.port, self.path("site.pem"), self.path("site.key")))
         return command
 
 
 class HAProxy(Secure, peers.HAProxy):
     def command(self):
         command = super().command()
-        path = self.path("haproxy.cfg")
-        with open(path) as file:
-            text = file.read()
         bind = "bind 127.0.0.1:%d" % self.port
-        assert bind in text
-        with open(path, "w") as file:
-            file.write(text.replace(bind, "%s ssl crt %s" % (bind, self.path("site.both"))))
+        replace(self.path("haproxy.cfg"), bind, "%s ssl crt %s" % (bind, self.path("site.both")))
         return command
 
 

@@ -12,17 +12,8 @@
 // also ends its sending), so that a proxy that cannot pass on half of a close is measured like the others.
 //
 // Bytes are written 256 KiB at a time and discarded with MSG_TRUNC, which copies nothing.
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
+#include "load.h"
 #include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BLOCK = 256 << 10, DESCRIPTORS = 1 << 16, BATCH = 64, MESSAGE = 16 << 10, FRAME_HEAD = 8, IN_FLIGHT = 500 };
@@ -39,30 +30,9 @@ struct Tunnel {
 
 static struct Tunnel tunnels[DESCRIPTORS];      // by descriptor
 static char block[BLOCK];
-static int poller, listener = -1;
+static int listener = -1;
 static int current_run;
 static uint64_t sent, received;                 // of the current run
-
-static void fail(const char *what) {
-    fprintf(stderr, "tunnelload: %s: %s\n", what, errno ? strerror(errno) : "not as expected");
-    exit(1);
-}
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec * 1e-9;
-}
-
-static struct sockaddr_in loopback(int port) {
-    return (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
-static void watch(int descriptor, int operation, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.fd = descriptor};
-    if (epoll_ctl(poller, operation, descriptor, &event) < 0) fail("epoll_ctl");
-}
 
 static void end_tunnel(int descriptor) {
     free(tunnels[descriptor].pending);
@@ -171,7 +141,7 @@ static void accept_all(void) {
 }
 
 static void serve(void) {
-    struct sockaddr_in address = loopback(0);
+    struct sockaddr_in address = loopback(0, 1);
     socklen_t length = sizeof address;
     struct epoll_event events[BATCH];
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -201,7 +171,7 @@ static void serve(void) {
 // The clients.
 
 static int connect_to(int port) {
-    struct sockaddr_in address = loopback(port);
+    struct sockaddr_in address = loopback(port, 1);
     struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
     int descriptor = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     if (descriptor < 0 || connect(descriptor, (void *)&address, sizeof address)) fail("connect");

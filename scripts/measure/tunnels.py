@@ -27,10 +27,12 @@ def cache_folder():
 
 
 def load_program(name="tunnelload", words=()):
-    """The path of a load generator, compiled with these words if it is missing or older than its source."""
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".c")
+    """The path of a load generator, compiled with these words if it is missing or older than its sources."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    source = os.path.join(folder, name + ".c")
+    changed = max(os.path.getmtime(path) for path in (source, os.path.join(folder, "load.h")))
     program = os.path.join(cache_folder(), name)
-    if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
+    if not os.path.exists(program) or os.path.getmtime(program) < changed:
         fresh = "%s.%d" % (program, os.getpid())
         compiler = shutil.which("clang") or peers.find("cc", "gcc")
         done = subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", fresh, source, *words],
