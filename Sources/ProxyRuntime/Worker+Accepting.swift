@@ -29,8 +29,15 @@ extension Worker {
         return areAllWatched
     }
 
+    private func reportPause(_ reason: String) {
+        guard nowMilliseconds >= pauseReportMilliseconds else { return }
+        pauseReportMilliseconds = nowMilliseconds + Self.pauseReportMilliseconds
+        shared.control.post(.acceptingPaused(reason))
+    }
+
     /// The kernel had no room to watch one: it is tried again.
     func watchListenersLater() {
+        reportPause("the kernel has no room to watch a listener")
         wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)
     }
 
@@ -46,10 +53,7 @@ extension Worker {
 
     /// The kernel's queue holds who comes meanwhile.
     func pauseAccepting(_ reason: String) {
-        if nowMilliseconds >= pauseReportMilliseconds {
-            pauseReportMilliseconds = nowMilliseconds + Self.pauseReportMilliseconds
-            shared.control.post(.acceptingPaused(reason))
-        }
+        reportPause(reason)
         stopAccepting()
         acceptingIsPaused = true
         wheel.set(acceptTimer, deadlineMilliseconds: nowMilliseconds + Self.pauseMilliseconds)

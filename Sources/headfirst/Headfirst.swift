@@ -26,6 +26,8 @@ struct Headfirst: ParsableCommand {
             SIGNALS:
               SIGTERM, SIGINT   Stop when running exchanges have ended, at the latest
                                 after shutdown_grace. A second one stops at once.
+              SIGHUP            Read the configuration again, bring it into force if it
+                                can be used, and open logs again. What runs, runs on.
 
             EXIT CODES:
               0    All went well, or a signal asked to stop.

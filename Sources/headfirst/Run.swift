@@ -8,7 +8,7 @@ struct Run: ParsableCommand {
         abstract: "Serve, until a signal says stop.",
         discussion: """
             Reads the configuration, binds every listener and serves in the foreground. The logs go where the \
-            configuration says: by default the access log to standard output, the error log to standard error.
+            configuration says: by default the access log to standard output, the error log to standard error. SIGHUP reloads it.
             """)
 
     @OptionGroup var configuration: ConfigurationPath
