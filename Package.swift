@@ -30,7 +30,8 @@ let package = Package(
         .target(
             name: "ProxyRuntime",
             dependencies: [
-                "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTPSemantics", "TLS", "EventLoop", "Bytes", "CAres",
+                "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTP2", "HTTPSemantics", "TLS", "EventLoop", "Bytes",
+                "CAres",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
@@ -41,6 +42,8 @@ let package = Package(
         .target(name: "ProxyConfiguration", dependencies: ["HTTPSemantics"], swiftSettings: strict),
         // Bytes <-> message events, both roles. No I/O.
         .target(name: "HTTP1", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
+        // Bytes <-> message events of many streams, both roles, by nghttp2. No I/O.
+        .target(name: "HTTP2", dependencies: ["HTTPSemantics", "Bytes", "CNghttp2"], swiftSettings: strict),
         // RFC 9110's words: fields, framing, hop-by-hop, Forwarded, Via. Pure.
         .target(name: "HTTPSemantics", dependencies: ["Bytes"], swiftSettings: strict),
         // Sockets, readiness, timers, wake-ups. The only I/O.
@@ -54,6 +57,7 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CVector"),
         .systemLibrary(name: "CAres", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
+        .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
 
         .testTarget(

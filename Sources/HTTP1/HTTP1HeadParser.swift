@@ -60,7 +60,7 @@ struct HTTP1HeadParser {
             methodEnd = head.tokenEnd(bytes, from: 0, end: end).end
             if methodEnd == end { return nil }
             guard bytes[methodEnd] == UInt8(ascii: " "), methodEnd > 0 else { throw .method }
-            storage.pointee.method = method(count: methodEnd)
+            storage.pointee.method = Method(name: UnsafeBufferPointer(start: bytes, count: methodEnd))
         }
         storage.pointee.methodName = ByteRange(start: 0, count: methodEnd)
 
@@ -80,24 +80,6 @@ struct HTTP1HeadParser {
         guard bytes[lineEnd] == Self.cr, bytes[lineEnd + 1] == Self.lf else { throw .startLine }
         try splitTarget()
         return lineEnd + 2
-    }
-
-    private func method(count: Int) -> Method {
-        func matches(_ name: StaticString) -> Bool {
-            for index in 0..<count where bytes[index] != name.utf8Start[index] { return false }
-            return true
-        }
-        switch (count, bytes[0]) {
-        case (3, UInt8(ascii: "G")): return matches("GET") ? .get : .other
-        case (3, UInt8(ascii: "P")): return matches("PUT") ? .put : .other
-        case (4, UInt8(ascii: "H")): return matches("HEAD") ? .head : .other
-        case (4, UInt8(ascii: "P")): return matches("POST") ? .post : .other
-        case (5, UInt8(ascii: "T")): return matches("TRACE") ? .trace : .other
-        case (6, UInt8(ascii: "D")): return matches("DELETE") ? .delete : .other
-        case (7, UInt8(ascii: "O")): return matches("OPTIONS") ? .options : .other
-        case (7, UInt8(ascii: "C")): return matches("CONNECT") ? .connect : .other
-        default: return .other
-        }
     }
 
     /// `HTTP/1.1` or `HTTP/1.0`.

@@ -18,6 +18,7 @@ extension Head {
         storage.pointee.facts = []
         storage.pointee.framing = .none
         storage.pointee.contentLength = 0
+        storage.pointee.grpcStatus = -1
         storage.pointee.fieldCount = 0
     }
 
@@ -158,6 +159,7 @@ extension Head {
             storage.pointee.facts.insert([.forwarding, .needsRewriting])
         case .trailer, .xForwardedProto, .xForwardedHost, .clientCert, .clientCertChain:
             storage.pointee.facts.insert(.needsRewriting)
+        case .grpcStatus: noteGRPCStatus(value)
         case .other, .date, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType,
             .traceparent, .tracestate:
             break
@@ -176,6 +178,7 @@ extension Head {
         name: ByteRange, value: ByteRange, lineEnd: Int, field: KnownField
     ) throws(HeadFault) {
         if field.isForbiddenInTrailers { throw .trailers }
+        if field == .grpcStatus { noteGRPCStatus(value) }
         let index = storage.pointee.fieldCount
         fields[index] = FieldLine(
             name: name, value: value, lineEnd: UInt32(truncatingIfNeeded: lineEnd), field: field,
@@ -236,6 +239,15 @@ extension Head {
         return !facts.contains(.isHTTP10) || facts.contains(.connectionKeepAlive)
     }
 
+    /// Whether nothing follows the head: neither content nor trailers.
+    public var isWholeMessage: Bool {
+        switch storage.pointee.framing {
+        case .none: true
+        case .length: storage.pointee.contentLength == 0 || storage.pointee.facts.contains(.endsMessage)
+        case .chunked, .untilClose: storage.pointee.facts.contains(.endsMessage)
+        }
+    }
+
     // MARK: Values
 
     private func noteConnection(_ value: ByteRange) {
@@ -260,6 +272,11 @@ extension Head {
             storage.pointee.keepAliveTimeoutSeconds = UInt32(seconds)
             storage.pointee.facts.insert(.keepAliveTimeout)
         }
+    }
+
+    /// What a call over gRPC came to, for the log: in trailers, or in a head that is all there is.
+    private func noteGRPCStatus(_ value: ByteRange) {
+        if let number = decimal(value, max: 99) { storage.pointee.grpcStatus = Int8(number) }
     }
 
     /// RFC 9112 section 6.1: chunked must be there once and last; another coding before it is one we do not have.

@@ -72,6 +72,27 @@ public enum Method: UInt8, Sendable {
     /// CONNECT
     case connect
 
+    /// The method of that name, which is case-sensitive.
+    public init(name: UnsafeBufferPointer<UInt8>) {
+        func matches(_ text: StaticString) -> Bool {
+            for index in 0..<name.count where name[index] != text.utf8Start[index] { return false }
+            return true
+        }
+        self = .other
+        guard let first = name.first else { return }
+        switch (name.count, first) {
+        case (3, UInt8(ascii: "G")): if matches("GET") { self = .get }
+        case (3, UInt8(ascii: "P")): if matches("PUT") { self = .put }
+        case (4, UInt8(ascii: "H")): if matches("HEAD") { self = .head }
+        case (4, UInt8(ascii: "P")): if matches("POST") { self = .post }
+        case (5, UInt8(ascii: "T")): if matches("TRACE") { self = .trace }
+        case (6, UInt8(ascii: "D")): if matches("DELETE") { self = .delete }
+        case (7, UInt8(ascii: "O")): if matches("OPTIONS") { self = .options }
+        case (7, UInt8(ascii: "C")): if matches("CONNECT") { self = .connect }
+        default: break
+        }
+    }
+
     /// RFC 9110 section 9.2.2. Methods we do not know are not.
     public var isIdempotent: Bool {
         switch self {
@@ -155,6 +176,10 @@ public enum RequestedUpgrade: UInt8, Sendable {
     public static var schemeIsHTTPS: HeadFacts { HeadFacts(rawValue: 1 << 20) }
     /// The authority has a byte that no token has.
     public static var authorityIsNoToken: HeadFacts { HeadFacts(rawValue: 1 << 19) }
+    /// The message came in HTTP/2; its bytes are laid out as HTTP/1.1 all the same.
+    public static var isHTTP2: HeadFacts { HeadFacts(rawValue: 1 << 21) }
+    /// Nothing follows the head: the message ended with it, whatever its framing says.
+    public static var endsMessage: HeadFacts { HeadFacts(rawValue: 1 << 22) }
 }
 
 /// Bounds of one head.
@@ -206,6 +231,8 @@ public struct HeadLimits: Sendable {
         public var maxForwards: UInt32
         /// `Keep-Alive: timeout=N`.
         public var keepAliveTimeoutSeconds: UInt32
+        /// `grpc-status`; negative if there is none.
+        public var grpcStatus: Int8
         /// Field lines in use.
         public var fieldCount: Int
         /// The field lines.
@@ -244,7 +271,8 @@ public struct HeadLimits: Sendable {
             to: Storage(
                 bytes: UnsafePointer(classes), byteCount: 0, methodName: ByteRange(), method: .other,
                 target: ByteRange(), originForm: ByteRange(), authority: ByteRange(), status: 0, reason: ByteRange(),
-                facts: [], framing: .none, contentLength: 0, maxForwards: 0, keepAliveTimeoutSeconds: 0, fieldCount: 0,
+                facts: [], framing: .none, contentLength: 0, maxForwards: 0, keepAliveTimeoutSeconds: 0, grpcStatus: -1,
+                fieldCount: 0,
                 fields: .allocate(capacity: fieldsCapacity), fieldsCapacity: fieldsCapacity,
                 knownFields: KnownFieldTable(), classes: classes))
     }
@@ -288,5 +316,29 @@ public struct HeadLimits: Sendable {
     public func first(_ field: KnownField) -> FieldLine? {
         for index in 0..<storage.pointee.fieldCount where fields[index].field == field { return fields[index] }
         return nil
+    }
+}
+
+/// A version of HTTP.
+public enum HTTPVersion: UInt8, Sendable {
+    /// HTTP/1.0
+    case http10
+    /// HTTP/1.1
+    case http11
+    /// HTTP/2
+    case http2
+
+    /// What a head came in.
+    @inlinable @inline(__always) public init(_ facts: HeadFacts) {
+        self = facts.isDisjoint(with: [.isHTTP10, .isHTTP2]) ? .http11 : facts.contains(.isHTTP10) ? .http10 : .http2
+    }
+
+    /// As logs have it.
+    public var text: StaticString {
+        switch self {
+        case .http10: "HTTP/1.0"
+        case .http11: "HTTP/1.1"
+        case .http2: "HTTP/2.0"
+        }
     }
 }

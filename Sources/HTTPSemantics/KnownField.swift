@@ -65,6 +65,8 @@ import Bytes
     case traceparent
     /// W3C Trace Context
     case tracestate
+    /// What a call over gRPC came to, for the log
+    case grpcStatus
 
     /// The name, lower case.
     public var lowercaseName: StaticString {
@@ -99,6 +101,7 @@ import Bytes
         case .clientCertChain: "client-cert-chain"
         case .traceparent: "traceparent"
         case .tracestate: "tracestate"
+        case .grpcStatus: "grpc-status"
         }
     }
 
@@ -114,7 +117,7 @@ import Bytes
             true
         case .other, .connection, .contentLength, .transferEncoding, .keepAlive, .proxyConnection, .te, .trailer,
             .upgrade, .http2Settings, .expect, .date, .maxForwards, .proxyAuthorization, .cookie, .userAgent, .referer,
-            .contentType, .traceparent, .tracestate:
+            .contentType, .traceparent, .tracestate, .grpcStatus:
             false
         }
     }
@@ -126,7 +129,8 @@ import Bytes
             .upgrade, .expect, .forwarded, .via, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID,
             .authorization, .proxyAuthorization, .maxForwards, .clientCert, .clientCertChain:
             true
-        case .other, .http2Settings, .date, .cookie, .userAgent, .referer, .contentType, .traceparent, .tracestate:
+        case .other, .http2Settings, .date, .cookie, .userAgent, .referer, .contentType, .traceparent, .tracestate,
+            .grpcStatus:
             false
         }
     }
@@ -139,7 +143,8 @@ import Bytes
             .authorization, .proxyAuthorization, .cookie, .via, .forwarded, .xForwardedFor, .xForwardedProto,
             .xForwardedHost, .contentType, .http2Settings, .clientCert, .clientCertChain:
             true
-        case .other, .keepAlive, .proxyConnection, .xRequestID, .date, .userAgent, .referer, .traceparent, .tracestate:
+        case .other, .keepAlive, .proxyConnection, .xRequestID, .date, .userAgent, .referer, .traceparent, .tracestate,
+            .grpcStatus:
             false
         }
     }
@@ -161,7 +166,7 @@ import Bytes
         case .connection, .keepAlive, .proxyConnection, .te, .upgrade, .http2Settings, .transferEncoding: true
         case .other, .contentLength, .host, .trailer, .expect, .via, .forwarded, .xForwardedFor, .xForwardedProto,
             .xForwardedHost, .xRequestID, .date, .maxForwards, .authorization, .proxyAuthorization, .cookie,
-            .userAgent, .referer, .contentType, .clientCert, .clientCertChain, .traceparent, .tracestate:
+            .userAgent, .referer, .contentType, .clientCert, .clientCertChain, .traceparent, .tracestate, .grpcStatus:
             false
         }
     }

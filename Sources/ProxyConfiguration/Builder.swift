@@ -104,6 +104,7 @@ struct Builder {
             Upstream(
                 name: name, servers: servers, balance: settings.balance, keepalive: settings.keepalive,
                 queueTimeoutMilliseconds: settings.queueTimeoutMilliseconds,
+                protocolVersion: settings.protocolVersion,
                 tls: upstreamTLS(in: scope, servers: servers)))
         upstreamSettings.append(settings)
         upstreamIsUsed.append(false)
@@ -153,7 +154,8 @@ struct Builder {
         return Listener(
             name: name, binds: scope.entries(named: "bind").compactMap { bind($0) },
             trustedProxies: settings.trustedProxies, limits: settings.limits, timers: settings.downstreamTimers,
-            via: settings.via, errorFormat: settings.errorFormat, tls: serverTLS(in: scope, listener: name, entry),
+            via: settings.via, errorFormat: settings.errorFormat, http2: settings.http2,
+            tls: serverTLS(in: scope, listener: name, entry),
             connect: connectRoutes.first, hosts: hosts)
     }
 

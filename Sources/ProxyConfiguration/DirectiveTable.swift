@@ -101,6 +101,10 @@ extension Directive {
             "Idle connections kept to each server by the whole process; how long one may idle, how many requests it may "
                 + "serve, how old it may be when it is taken. 0 for `requests` and `age` is no bound.",
             read: readKeepalive),
+        .choice(
+            "protocol", [.upstream], default: UpstreamProtocol.http1, \.upstream.protocolVersion,
+            "How servers are spoken to: by HTTP/1.1, or by HTTP/2, many exchanges on one connection, as gRPC needs it: over TLS "
+                + "if the server takes it (ALPN `h2`), in clear by prior knowledge."),
         .duration(
             "queue_timeout", [.top, .upstream], default: "10s", \.upstream.queueTimeoutMilliseconds,
             "How long a request waits for a server that is at `max_exchanges`; then 503. 0 does not wait."),
@@ -223,6 +227,10 @@ extension Directive {
             "Peers whose `Forwarded` and `X-Forwarded-*` fields are kept and added to; those of all others are replaced. "
                 + "`unix:` stands for peers on Unix sockets.",
             read: readTrustedProxies),
+        .choice(
+            "http2", client, default: HTTP2Policy.tls, \.http2,
+            "Where clients may speak HTTP/2: over TLS, if they offer it (ALPN `h2`); with `on` in clear, too, if they begin with "
+                + "its preface (prior knowledge), beside HTTP/1.1 on the same port; or nowhere."),
         .setting(
             "via", client, "NAME|off", default: "headfirst",
             "The name of this proxy in `Via`: a token or HOST[:PORT]. `off` sends no `Via` of its own.",

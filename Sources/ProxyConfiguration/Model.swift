@@ -153,6 +153,8 @@ public struct Upstream: Sendable, Equatable {
     public var keepalive: Keepalive
     /// How long an exchange may wait for a server that is at `max_exchanges`.
     public var queueTimeoutMilliseconds: Int
+    /// What they are spoken to in.
+    public var protocolVersion: UpstreamProtocol
     /// How its servers are spoken to by TLS; nil is in clear.
     public var tls: UpstreamTLS?
 }
@@ -215,6 +217,8 @@ public struct Listener: Sendable, Equatable {
     public var via: String?
     /// How errors of our own are written, where no route was chosen.
     public var errorFormat: ErrorFormat
+    /// Where HTTP/2 is spoken.
+    public var http2: HTTP2Policy
     /// `tls` blocks: the one for all hosts first, if there is any.
     public var tls: [ServerTLS]
     /// `connect upstream NAME | allow TARGET ...`: where CONNECT goes, as a route that is named `connect`; nil refuses
@@ -360,6 +364,24 @@ public enum UpgradePolicy: String, Sendable, CaseIterable {
     case websocket
     /// None: Upgrade is ignored.
     case off
+}
+
+/// `http2 tls | on | off`
+public enum HTTP2Policy: String, Sendable, CaseIterable {
+    /// Over TLS, with clients that offer it (ALPN `h2`).
+    case tls
+    /// In clear, too, with clients that begin with its preface.
+    case on
+    /// Nowhere.
+    case off
+}
+
+/// `protocol http1 | http2`
+public enum UpstreamProtocol: String, Sendable, CaseIterable {
+    /// HTTP/1.1.
+    case http1
+    /// HTTP/2: over TLS by ALPN, in clear by prior knowledge.
+    case http2
 }
 
 /// `traceparent pass | begin`

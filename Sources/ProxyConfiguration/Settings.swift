@@ -20,6 +20,7 @@ struct Settings: Sendable {
     var limits = RequestLimits(headBytesMax: 0, fieldsMax: 0, targetBytesMax: 0)
     var trustedProxies = TrustedProxies(networks: [], includesUnixPeers: false)
     var via: String?
+    var http2 = HTTP2Policy.tls
     // The exchange.
     var interim = InterimPolicy.forward
     var upgrade = UpgradePolicy.any
@@ -59,4 +60,5 @@ struct UpstreamSettings: Sendable {
     var queueTimeoutMilliseconds = 0
     var balance = Balance.roundRobin
     var keepalive = Keepalive(connectionsMax: 0)
+    var protocolVersion = UpstreamProtocol.http1
 }

@@ -187,6 +187,7 @@ public struct Exchange: Sendable {
     public let onClientClose: ClientClosePolicy
     private let isIdempotent: Bool
     private let isHTTP10: Bool
+    private let isHTTP2: Bool
     private let retriesMax: UInt8
     private let contentBytesMax: UInt64
 
@@ -239,6 +240,7 @@ public struct Exchange: Sendable {
         onClientClose = forwarding.onClientClose
         isIdempotent = storage.pointee.method.isIdempotent
         isHTTP10 = storage.pointee.facts.contains(.isHTTP10)
+        isHTTP2 = storage.pointee.facts.contains(.isHTTP2)
         retriesMax = UInt8(clamping: forwarding.retriesMax)
         contentBytesMax = forwarding.contentBytesMax.map(UInt64.init) ?? .max
         closesDownstream = !mayPersist || !head.isPersistent
@@ -340,7 +342,7 @@ public struct Exchange: Sendable {
         if phases.firstInterim == 0 { phases.firstInterim = now }
         if status == 100 { awaitsContinue = false }
         // A 100 is part of the request's handshake: it is asked for, so no policy holds it back.
-        let isWanted = interim == .forward || status == 100
+        let isWanted = interim == .forward || (interim == .http2 && isHTTP2) || status == 100
         return Actions(isHTTP10 || !isWanted ? .none : .forwardInterim)
     }
 

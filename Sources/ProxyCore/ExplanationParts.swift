@@ -63,7 +63,7 @@ extension ExplainedTimer {
         let status = failure.status(.startLine)
         self.init(
             name: name, value: value, phase: phase,
-            expiry: "\(status) \(LocalResponse.reasonPhrase(status))\(otherwise)", status: status)
+            expiry: "\(status) \(ReasonPhrase.of(status))\(otherwise)", status: status)
     }
 }
 
@@ -94,7 +94,7 @@ extension Explanation {
     func explainLimits(_ configuration: Configuration) -> [ExplainedLimit] {
         func refusal(_ failure: Failure, _ fault: HeadFault = .startLine) -> (String, UInt16) {
             let status = failure.status(fault)
-            return ("\(status) \(LocalResponse.reasonPhrase(status))", status)
+            return ("\(status) \(ReasonPhrase.of(status))", status)
         }
         func limit(
             _ name: String, _ max: Int?, _ unit: ExplainedLimit.Unit, used: Int?, _ refusal: (String, UInt16)

@@ -54,7 +54,7 @@ public struct HeadRewrite {
         out.append(authority)
         if isInClear { out.append(";proto=http\r\n") } else { out.append(";proto=https\r\n") }
         if !via.isEmpty {
-            out.append("Via: 1.1")
+            if !head.storage.pointee.facts.contains(.isHTTP2) { out.append("Via: 1.1") } else { out.append("Via: 2.0") }
             out.append(via)
             out.append("\r\n")
         }
@@ -80,7 +80,7 @@ public struct HeadRewrite {
             case .chunked, .untilClose: false
             }
         return isFramedAsItCame && storage.pointee.reason.start != 0
-            && storage.pointee.facts.isDisjoint(with: [.needsRewriting, .nominates, .isHTTP10])
+            && storage.pointee.facts.isDisjoint(with: [.needsRewriting, .nominates, .isHTTP10, .isHTTP2])
     }
 
     /// Writes a usual response that no edit is about in few pieces: all of its lines in one, then what we add.
@@ -188,7 +188,7 @@ public struct HeadRewrite {
             case .xRequestID: isKept = isKept && facts.contains(.requestID)
             case .traceparent, .tracestate: isKept = isKept && !beginsTrace
             case .other, .connection, .keepAlive, .proxyConnection, .te, .trailer, .upgrade, .http2Settings, .date,
-                .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType:
+                .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType, .grpcStatus:
                 break
             }
             if isKept {
@@ -373,12 +373,12 @@ public struct HeadRewrite {
 
     /// RFC 9110 section 7.6.3: the version in which the message was received.
     private func writeVia(_ facts: HeadFacts, to out: inout ByteWriter) {
-        if facts.isDisjoint(with: [.via, .isHTTP10]) {
+        if facts.isDisjoint(with: [.via, .isHTTP10, .isHTTP2]) {
             out.append("Via: 1.1")
         } else {
             out.append("Via: ")
             writeJoined(.via, to: &out)
-            out.append(facts.contains(.isHTTP10) ? "1.0" : "1.1")
+            out.append(facts.contains(.isHTTP10) ? "1.0" : facts.contains(.isHTTP2) ? "2.0" : "1.1")
         }
         out.append(via)
         out.append("\r\n")
@@ -465,7 +465,7 @@ public struct HeadRewrite {
             case .other, .connection, .host, .keepAlive, .proxyConnection, .te, .http2Settings, .expect,
                 .forwarded, .xForwardedFor, .xForwardedProto, .xForwardedHost, .xRequestID, .date, .maxForwards,
                 .clientCert, .clientCertChain, .authorization, .proxyAuthorization, .cookie, .userAgent, .referer,
-                .contentType, .traceparent, .tracestate:
+                .contentType, .traceparent, .tracestate, .grpcStatus:
                 break
             }
             if isKept {

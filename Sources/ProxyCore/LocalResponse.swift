@@ -44,7 +44,7 @@ public enum LocalResponse {
         let status = failure.status(fault)
         let error = failure.proxyStatusError(fault)
         let explanation = failure.explanation(fault)
-        let reason = reasonPhrase(status)
+        let reason = ReasonPhrase.of(status)
         beginHead(status, context, to: &out)
         if failure == .methodNotAllowed {
             out.append("Allow: ")
@@ -126,7 +126,7 @@ public enum LocalResponse {
         writeContent(status, context, hasContentType: edits.removes("content-type"), to: &out) { content in
             content.append(decimal: UInt64(status))
             content.append(" ")
-            content.append(reasonPhrase(status))
+            content.append(ReasonPhrase.of(status))
             content.append("\n")
         }
     }
@@ -176,7 +176,7 @@ public enum LocalResponse {
         out.append("HTTP/1.1 ")
         out.append(decimal: UInt64(status))
         out.append(" ")
-        out.append(reasonPhrase(status))
+        out.append(ReasonPhrase.of(status))
         out.append("\r\nDate: ")
         out.append(context.date)
         out.append("\r\n")
@@ -236,57 +236,4 @@ public enum LocalResponse {
         }
     }
 
-    /// The standard phrase of a status (RFC 9110 section 15 and the registry).
-    public static func reasonPhrase(_ status: UInt16) -> StaticString {
-        switch status {
-        case 200: "OK"
-        case 201: "Created"
-        case 202: "Accepted"
-        case 203: "Non-Authoritative Information"
-        case 204: "No Content"
-        case 205: "Reset Content"
-        case 206: "Partial Content"
-        case 300: "Multiple Choices"
-        case 301: "Moved Permanently"
-        case 302: "Found"
-        case 303: "See Other"
-        case 304: "Not Modified"
-        case 307: "Temporary Redirect"
-        case 308: "Permanent Redirect"
-        case 400: "Bad Request"
-        case 401: "Unauthorized"
-        case 402: "Payment Required"
-        case 403: "Forbidden"
-        case 404: "Not Found"
-        case 405: "Method Not Allowed"
-        case 406: "Not Acceptable"
-        case 408: "Request Timeout"
-        case 409: "Conflict"
-        case 410: "Gone"
-        case 411: "Length Required"
-        case 412: "Precondition Failed"
-        case 413: "Content Too Large"
-        case 414: "URI Too Long"
-        case 415: "Unsupported Media Type"
-        case 416: "Range Not Satisfiable"
-        case 417: "Expectation Failed"
-        case 418: "I'm a teapot"
-        case 421: "Misdirected Request"
-        case 422: "Unprocessable Content"
-        case 425: "Too Early"
-        case 426: "Upgrade Required"
-        case 428: "Precondition Required"
-        case 429: "Too Many Requests"
-        case 431: "Request Header Fields Too Large"
-        case 451: "Unavailable For Legal Reasons"
-        case 500: "Internal Server Error"
-        case 501: "Not Implemented"
-        case 502: "Bad Gateway"
-        case 503: "Service Unavailable"
-        case 504: "Gateway Timeout"
-        case 505: "HTTP Version Not Supported"
-        case 507: "Insufficient Storage"
-        default: "Other"
-        }
-    }
 }

@@ -53,6 +53,8 @@ public struct CompiledListener {
     public let trustedNetworks: UnsafeBufferPointer<IPNetwork>
     /// Whether peers on Unix sockets are believed.
     public let trustsUnixPeers: Bool
+    /// Whether clients may speak HTTP/2 in clear.
+    public let allowsHTTP2InClear: Bool
     /// What we add to Via behind the version; nothing if it is off.
     public let via: UnsafeBufferPointer<UInt8>
     /// How errors are written where no route was found.
@@ -111,6 +113,7 @@ public final class Snapshot {
                         timers: listener.timers,
                         trustedNetworks: UnsafeBufferPointer(arena.copy(listener.trustedProxies.networks)),
                         trustsUnixPeers: listener.trustedProxies.includesUnixPeers,
+                        allowsHTTP2InClear: listener.http2 == .on,
                         via: arena.copy(listener.via.map { " " + $0 } ?? ""), errorFormat: listener.errorFormat,
                         forwardingWithoutRoute: Forwarding(withoutRouteIn: listener), index: index,
                         numberWithoutRoute: number - 1)

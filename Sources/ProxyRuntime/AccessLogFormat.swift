@@ -57,7 +57,8 @@ struct AccessLogFormatter {
             writeEscaped(method, to: &out)
             out.append(" ")
             writeEscaped(target, to: &out)
-            out.append(record.isHTTP10 ? " HTTP/1.0" : " HTTP/1.1")
+            out.append(UInt8(ascii: " "))
+            out.append(record.version.text)
         }
         out.append("\" ")
         if record.status == 0 { out.append("499") } else { out.append(decimal: UInt64(record.status)) }
@@ -98,7 +99,9 @@ struct AccessLogFormatter {
         let userAgent = strings.next(lengths.userAgent)
         let referer = strings.next(lengths.referer)
         let traceID = strings.next(lengths.traceID)
-        out.append(record.isHTTP10 ? ",\"protocol\":\"HTTP/1.0\"" : ",\"protocol\":\"HTTP/1.1\"")
+        out.append(",\"protocol\":\"")
+        out.append(record.version.text)
+        out.append(UInt8(ascii: "\""))
         if let minor = record.peer.tlsMinorVersion {
             out.append(",\"tls\":\"1.")
             out.append(decimal: UInt64(minor))
@@ -108,6 +111,10 @@ struct AccessLogFormatter {
         }
         out.append(",\"status\":")
         out.append(decimal: UInt64(record.status))
+        if record.grpcStatus >= 0 {
+            out.append(",\"grpc_status\":")
+            out.append(decimal: UInt64(record.grpcStatus))
+        }
         writeNumber(",\"request_bytes\":", record.requestContentBytes, to: &out)
         writeNumber(",\"response_bytes\":", record.responseContentBytes, to: &out)
         writeString(",\"listener\":", strings.next(lengths.listener), to: &out)

@@ -18,7 +18,9 @@ struct AccessRecord {
     var status: UInt16
     var tries: UInt8
     var isReused: Bool
-    var isHTTP10: Bool
+    var version: HTTPVersion
+    /// `grpc-status` of the response; negative if there was none.
+    var grpcStatus: Int8
     /// Whether a trace began here, under the name of the request's identity.
     var beganTrace: Bool
     /// nil: it ended as it should.

@@ -101,7 +101,7 @@ struct AdminResponse {
     static func eventsHead() -> [UInt8] { head(200, plain("text/event-stream")) }
 
     private static func head(_ status: UInt16, _ fields: [(String, String)]) -> [UInt8] {
-        var head = "HTTP/1.1 \(status) \(LocalResponse.reasonPhrase(status))\r\n"
+        var head = "HTTP/1.1 \(status) \(ReasonPhrase.of(status))\r\n"
         for (name, value) in fields { head += "\(name): \(value)\r\n" }
         return Array((head + "Connection: close\r\n\r\n").utf8)
     }

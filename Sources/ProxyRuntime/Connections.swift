@@ -4,6 +4,7 @@
 import Bytes
 import EventLoop
 import HTTP1
+import HTTP2
 import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
@@ -35,6 +36,12 @@ struct SocketState: OptionSet {
     static let isTLS = SocketState(rawValue: 1 << 9)
     /// A PROXY header comes before everything else.
     static let awaitsProxyHeader = SocketState(rawValue: 1 << 10)
+    /// It has no socket: it is a stream of another connection.
+    static let isStream = SocketState(rawValue: 1 << 11)
+    /// The first bytes tell whether HTTP/2 is spoken.
+    static let mayBeHTTP2 = SocketState(rawValue: 1 << 12)
+    /// It is among those whose frames are sent at the end of the turn.
+    static let hasFrames = SocketState(rawValue: 1 << 13)
 }
 
 /// What a socket has not taken yet: bytes in a pipe, then bytes in memory.
@@ -46,7 +53,8 @@ struct Outbound {
     var count: Int { buffer.count + piped.count }
 }
 
-/// A client's connection.
+/// A client's connection; or one stream of a connection that speaks HTTP/2, which an exchange takes for a connection of its
+/// own. A stream has no socket: it reads what its parent's session tells, and writes to that session.
 struct DownstreamConnection {
     /// What the connection is doing.
     enum Phase: UInt8 {
@@ -56,6 +64,8 @@ struct DownstreamConnection {
         case receivingHead
         /// An exchange runs.
         case exchanging
+        /// HTTP/2 is spoken: exchanges run on its streams.
+        case multiplexing
         /// The last response still has bytes to write; then the connection ends.
         case flushing
         /// Our direction is ended; what the client still sends is thrown away, so that it gets its answer.
@@ -74,6 +84,8 @@ struct DownstreamConnection {
         case uploadAfterResponse
         case sending
         case lingering
+        /// Between the two steps of a shutdown (HTTP/2).
+        case shutdown
     }
 
     var timer: TimerEntry
@@ -92,6 +104,12 @@ struct DownstreamConnection {
     var tls: UnsafeMutablePointer<ClientTLS>?
     let listener: UnsafeMutablePointer<ListenerState>
     var peer: Peer
+    /// The HTTP/2 session, and what belongs to it; a stream has its parent's.
+    var http2: UnsafeMutablePointer<ClientHTTP2>?
+    /// A stream's own, until it is closed.
+    var stream: HTTP2StreamPointer?
+    /// Content of a stream that was passed on, or thrown away, before the client was told that it may send as much again.
+    var uncreditedBytes: UInt32 = 0
     /// When the head's first byte came, or lingering began; milliseconds.
     var phaseStartMilliseconds: UInt64 = 0
     /// What the peer had not acknowledged when the send timer was looked at last.
@@ -106,6 +124,21 @@ struct DownstreamConnection {
         self.peer = peer
         if listener.pointee.tls != nil { state.insert(.isTLS) }
         if listener.pointee.socket.hasProxyHeaders { state.insert(.awaitsProxyHeader) }
+        if listener.pointee.compiled.pointee.allowsHTTP2InClear, listener.pointee.tls == nil {
+            state.insert(.mayBeHTTP2)
+        }
+        timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
+    }
+
+    /// A stream of `parent`.
+    init(token: SlabToken, kind: UInt8, streamOf parent: UnsafeMutablePointer<DownstreamConnection>) {
+        self.token = token
+        socket = -1
+        listener = parent.pointee.listener
+        peer = parent.pointee.peer
+        tls = parent.pointee.tls
+        http2 = parent.pointee.http2
+        state = .isStream
         timer = TimerEntry(owner: ReadinessToken(kind: kind, token))
     }
 }
@@ -211,7 +244,13 @@ struct ExchangeSlot {
     var memo = RequestMemo()
     let requestID: RequestID
     let method: Method
-    let isHTTP10: Bool
+    /// What the client speaks.
+    let version: HTTPVersion
+    var isHTTP10: Bool { version == .http10 }
+    /// `grpc-status` of the response; negative if there was none.
+    var grpcStatus: Int8 = -1
+    /// The trailer section of a request in HTTP/2 whose content still waits, as it is written.
+    var requestTrailers = Buffer()
     /// How the request's content is framed upstream.
     let requestFraming: Framing
     /// How the response's content is framed downstream.
@@ -245,7 +284,7 @@ struct ExchangeSlot {
         self.snapshot = snapshot
         self.requestID = requestID
         method = head.storage.pointee.method
-        isHTTP10 = head.storage.pointee.facts.contains(.isHTTP10)
+        version = HTTPVersion(head.storage.pointee.facts)
         requestFraming = head.storage.pointee.framing
         receivedWallMicroseconds = wallMicroseconds
         timer = TimerEntry(owner: ReadinessToken(kind: kind, token))

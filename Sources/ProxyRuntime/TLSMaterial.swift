@@ -94,7 +94,7 @@ struct TLSMaterial: Sendable {
     /// The policies of one listener.
     private mutating func policies(of listener: Listener) -> [TLSServerPolicy] {
         guard listener.binds.contains(where: \.isTLS) else { return [] }
-        let policies = listener.tls.compactMap { policy($0, listener: listener.name) }
+        let policies = listener.tls.compactMap { policy($0, listener: listener.name, http2: listener.http2) }
         guard policies.count == listener.tls.count, let first = listener.tls.first else { return [] }
         // OpenSSL's word on lists of ciphers and curves comes with the first context.
         let context = attempt(at: first.location) { () throws(TLSSetupError) in
@@ -105,11 +105,12 @@ struct TLSMaterial: Sendable {
         return policies
     }
 
-    private mutating func policy(_ tls: ServerTLS, listener: String) -> TLSServerPolicy? {
+    private mutating func policy(_ tls: ServerTLS, listener: String, http2: HTTP2Policy) -> TLSServerPolicy? {
         let certificates = tls.certificates.compactMap { certificate($0) }
         var policy = TLSServerPolicy(
             name: "\(listener) \(tls.hosts.joined(separator: " "))", certificates: certificates)
         policy.hostNames = tls.hosts
+        if http2 != .off { policy.applicationProtocols.insert("h2", at: 0) }
         policy.minimumVersion = tls.minimumVersion == .tls13 ? .tls13 : .tls12
         policy.ciphers = tls.ciphers
         policy.groups = tls.curves

@@ -112,7 +112,9 @@ extension Worker {
     /// The connection is there: the client learns it, and the tunnel is open.
     func acceptTunnel(_ exchange: ExchangePointer) {
         let context = localResponseContext(exchange)
-        write(to: exchange.pointee.downstream) { LocalResponse.writeTunnelAccepted(context: context, to: &$0) }
+        writeHead(.tunnel, to: exchange.pointee.downstream) {
+            LocalResponse.writeTunnelAccepted(context: context, to: &$0)
+        }
         flush(exchange.pointee.downstream)
         openTunnel(exchange, UnsafeBufferPointer(start: nil, count: 0))
     }

@@ -57,6 +57,7 @@ extension Worker {
             }
             readDownstream(connection)
             if connection.pointee.state.contains(.peerEnded) { noticeClientEnd(connection) }
+        case .multiplexing: resumeMultiplexed(connection)
         case .flushing:
             if connection.pointee.outbound.isEmpty { endSending(connection) }
         case .lingering: discardInput(connection)
@@ -110,11 +111,12 @@ extension Worker {
             guard isWanted else { return false }
             guard let upstream = exchange.pointee.upstream else { return true }
             return upstream.pointee.outbound.isEmpty && !upstream.pointee.state.contains(.isBroken)
+        case .multiplexing: return wantsFrames(connection)
         case .flushing, .lingering, .closed: return false
         }
     }
 
-    private func readDownstream(_ connection: DownstreamPointer) {
+    func readDownstream(_ connection: DownstreamPointer) {
         var reads = 0
         while connection.pointee.state.contains(.mayRead), wantsRequest(connection) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
@@ -149,6 +151,8 @@ extension Worker {
         } else if let exchange = connection.pointee.exchange {
             // What is missing of the request will never come.
             perform(exchange.pointee.machine.clientEnded(), for: exchange)
+        } else if connection.pointee.phase == .multiplexing {
+            framesEnded(connection)
         } else {
             closeDownstream(connection)
         }
@@ -158,6 +162,9 @@ extension Worker {
     private func consume(
         _ input: UnsafeBufferPointer<UInt8>, from connection: DownstreamPointer, isScratch: Bool
     ) {
+        if !connection.pointee.state.isDisjoint(with: .mayBeHTTP2) || connection.pointee.phase == .multiplexing {
+            guard !consumeAsHTTP2(input, from: connection, isScratch: isScratch) else { return }
+        }
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             passUp(input, exchange)
             if !isScratch, !input.isEmpty { pool.consume(input.count, of: &connection.pointee.inbound) }
@@ -226,7 +233,7 @@ extension Worker {
         return true
     }
 
-    private func keepRest(
+    func keepRest(
         of input: UnsafeBufferPointer<UInt8>, from offset: Int, _ connection: DownstreamPointer, isScratch: Bool
     ) {
         switch connection.pointee.phase {
@@ -243,7 +250,7 @@ extension Worker {
             if connection.pointee.phase == .receivingHead, pool.isExhausted {
                 refusePartialHead(connection)
             }
-        case .flushing, .lingering, .closed: pool.release(&connection.pointee.inbound)
+        case .multiplexing, .flushing, .lingering, .closed: pool.release(&connection.pointee.inbound)
         }
     }
 
@@ -268,6 +275,10 @@ extension Worker {
     /// Writes what this turn has collected for the client; what the socket does not take waits.
     func flush(_ connection: DownstreamPointer) {
         guard !downstreamGather.isEmpty else { return }
+        if connection.pointee.state.contains(.isStream) {
+            flushStream(connection, isLast: false)
+            return
+        }
         defer { downstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
         let wasEmpty = connection.pointee.outbound.isEmpty
@@ -297,6 +308,10 @@ extension Worker {
 
     /// The socket takes bytes again.
     private func drainOutbound(_ connection: DownstreamPointer) {
+        if connection.pointee.phase == .multiplexing {
+            framesMayLeave(connection)
+            return
+        }
         switch sendWaiting(
             to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
         {
@@ -311,6 +326,11 @@ extension Worker {
             connection.pointee.state.insert(.isBroken)
             return
         }
+        outboundDrained(connection)
+    }
+
+    /// Everything that waited for the client was taken.
+    func outboundDrained(_ connection: DownstreamPointer) {
         updateTimer(connection)
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {
             perform(exchange.pointee.machine.tunnelDelivered(to: .client), for: exchange)
@@ -327,6 +347,10 @@ extension Worker {
     /// The exchange is over and the connection serves the next.
     func becomeIdle(_ connection: DownstreamPointer) {
         connection.pointee.exchange = nil
+        if connection.pointee.state.contains(.isStream) {
+            streamFinished(connection)
+            return
+        }
         connection.pointee.phase = .idle
         connection.pointee.decoder.startNext()
         updateTimer(connection)
@@ -337,6 +361,10 @@ extension Worker {
     /// The exchange is over and the connection ends when everything is written.
     func beginClosing(_ connection: DownstreamPointer) {
         connection.pointee.exchange = nil
+        if connection.pointee.state.contains(.isStream) {
+            streamFinished(connection)
+            return
+        }
         connection.pointee.phase = .flushing
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
         updateTimer(connection)
@@ -365,7 +393,12 @@ extension Worker {
 
     func closeDownstream(_ connection: DownstreamPointer) {
         precondition(connection.pointee.phase != .closed, "closed twice")
+        if connection.pointee.phase == .multiplexing { endHTTP2(connection) }
         connection.pointee.phase = .closed
+        if connection.pointee.state.contains(.isStream) {
+            closeStream(connection)
+            return
+        }
         if connection.pointee.state.contains(.isTLS) { endTLS(connection) }
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
@@ -407,6 +440,8 @@ extension Worker {
             }
         case .exchanging:
             (purpose, deadline) = exchangeTimer(connection, timers)
+        case .multiplexing:
+            (purpose, deadline) = framesTimer(connection, timers)
         case .flushing:
             (purpose, deadline) = (.sending, after(timers.sendIdleMilliseconds))
         case .lingering:
@@ -476,7 +511,14 @@ extension Worker {
         guard connection.pointee.phase != .closed else { return }
         switch connection.pointee.timerPurpose {
         case .none: break
-        case .handshake, .keepalive, .lingering: closeDownstream(connection)
+        case .handshake, .keepalive, .lingering:
+            if connection.pointee.phase == .multiplexing {
+                shutDown(connection)
+            } else {
+                closeDownstream(connection)
+            }
+        case .shutdown: finishShutdown(connection)
+        case .requestHead where connection.pointee.phase == .multiplexing: headTimedOut(connection)
         case .requestHead: refuseRequest(connection, .requestHeadTimedOut, headIsThere: false)
         case .requestContent, .uploadAfterResponse:
             guard let exchange = connection.pointee.exchange else { return }
@@ -486,6 +528,8 @@ extension Worker {
     }
 
     func noteUnacknowledged(_ connection: DownstreamPointer) {
+        // What a stream gives to its connection postpones its timer by itself.
+        if connection.pointee.state.contains(.isStream) { return }
         let bytes = Socket.unacknowledgedBytes(connection.pointee.socket) ?? 0
         connection.pointee.unacknowledgedBytes = Int32(clamping: bytes)
     }
@@ -495,7 +539,7 @@ extension Worker {
     private func sendTimerExpired(_ connection: DownstreamPointer) {
         let before = connection.pointee.unacknowledgedBytes
         noteUnacknowledged(connection)
-        if connection.pointee.unacknowledgedBytes < before {
+        if connection.pointee.unacknowledgedBytes < before, !connection.pointee.state.contains(.isStream) {
             updateTimer(connection)
             return
         }

@@ -303,7 +303,9 @@ extension Worker {
     private func truncate(_ exchange: ExchangePointer) {
         let connection = exchange.pointee.downstream
         flush(connection)
-        if exchange.pointee.responseFraming == .untilClose { connection.pointee.endsByReset = true }
+        if exchange.pointee.responseFraming == .untilClose || connection.pointee.state.contains(.isStream) {
+            connection.pointee.endsByReset = true
+        }
         let isStalled = exchange.pointee.machine.failure == .clientStalled
         endExchange(exchange)
         if isStalled {
@@ -318,11 +320,25 @@ extension Worker {
     private func endResponse(_ exchange: ExchangePointer) {
         if !exchange.pointee.responseEndIsWritten {
             exchange.pointee.responseEndIsWritten = true
+            if exchange.pointee.downstream.pointee.state.contains(.isStream) {
+                flushStream(exchange.pointee.downstream, isLast: true)
+                return
+            }
             if exchange.pointee.responseFraming == .chunked {
                 write(to: exchange.pointee.downstream) { ChunkedCoding.writeLastChunk(to: &$0) }
             }
         }
         flush(exchange.pointee.downstream)
+    }
+
+    /// Writes a head for the client.
+    @inline(__always)
+    func writeHead(_ kind: WrittenHead, to connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void) {
+        if connection.pointee.state.contains(.isStream) {
+            writeHead(kind, toStream: connection, body)
+        } else {
+            write(to: connection, body)
+        }
     }
 
     /// Writes into what this turn has collected for the client, making room first if there is none.
@@ -366,7 +382,7 @@ extension Worker {
             exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
         exchange.pointee.machine.localAnswerBegan(status: status, requestContentRemaining: remaining)
         let context = localResponseContext(exchange)
-        write(to: connection) { body(context, &$0) }
+        writeHead(.whole, to: connection) { body(context, &$0) }
         flush(connection)
         exchange.pointee.responseEndIsWritten = true
         perform(exchange.pointee.machine.localAnswerEnded(), for: exchange)
@@ -397,6 +413,7 @@ extension Worker {
         if let dial = exchange.pointee.dial { endDialling(dial) }
         wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
+        pool.release(&exchange.pointee.requestTrailers)
         pool.release(&exchange.pointee.memo.block)
         exchange.pointee.downstream.pointee.exchange = nil
         exchanges.free(exchange.pointee.token)

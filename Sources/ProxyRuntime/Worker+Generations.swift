@@ -82,6 +82,7 @@ extension Worker {
         let gatherBytes = snapshot.headWriteBytesMax + snapshot.relayBufferBytes + (16 << 10)
         downstreamGather.grow(scratchCapacity: gatherBytes)
         upstreamGather.grow(scratchCapacity: gatherBytes)
+        http2Engine.grow(outgoingBytes: snapshot.headWriteBytesMax + snapshot.relayBufferBytes)
     }
 
     private func makeSlot(_ next: WorkerGeneration) -> UnsafeMutablePointer<SnapshotSlot> {
@@ -198,8 +199,9 @@ extension Worker {
             return
         }
         downstreams.forEach { connection in
-            guard connection.pointee.listener == listener, connection.pointee.phase == .exchanging else { return }
+            guard connection.pointee.listener == listener else { return }
             connection.pointee.exchange?.pointee.machine.connectionDrained()
+            if connection.pointee.phase == .multiplexing { announceShutdown(connection) }
         }
     }
 

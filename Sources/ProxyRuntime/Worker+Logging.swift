@@ -44,7 +44,8 @@ extension Worker {
             responseContentBytes: machine.responseContentBytes,
             peer: exchange.pointee.downstream.pointee.peer.withoutTLS,
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
-            isReused: exchange.pointee.reusedUpstream, isHTTP10: exchange.pointee.isHTTP10,
+            isReused: exchange.pointee.reusedUpstream, version: exchange.pointee.version,
+            grpcStatus: exchange.pointee.grpcStatus,
             beganTrace: parts.traceID.isEmpty && exchange.pointee.route?.pointee.requestEdits.beginsTrace ?? false,
             failure: machine.failure,
             stringBytes: lengths)

@@ -46,9 +46,9 @@ extension Worker {
 
     /// Much of a response, or of what a server sends through a tunnel, is to come.
     func noteBulk(of connection: UpstreamPointer, _ exchange: ExchangePointer) {
-        let neverSplices: SocketState = [.cannotSplice, .isTLS]
+        let neverSplices: SocketState = [.cannotSplice, .isTLS, .isStream]
         guard connection.pointee.state.isDisjoint(with: neverSplices),
-            exchange.pointee.downstream.pointee.state.isDisjoint(with: [.isTLS, .isBroken])
+            exchange.pointee.downstream.pointee.state.isDisjoint(with: [.isTLS, .isStream, .isBroken])
         else { return }
         let machine = exchange.pointee.machine
         // What is chunked is framed anew, also for HTTP/1.0; what ends with the connection passes there as it is.
@@ -63,9 +63,9 @@ extension Worker {
 
     /// Much of a request, or of what a client sends through a tunnel, is to come.
     func noteBulk(of connection: DownstreamPointer, _ exchange: ExchangePointer) {
-        let neverSplices: SocketState = [.cannotSplice, .isTLS]
+        let neverSplices: SocketState = [.cannotSplice, .isTLS, .isStream]
         guard connection.pointee.state.isDisjoint(with: neverSplices),
-            !(exchange.pointee.upstream?.pointee.state.contains(.isTLS) ?? true)
+            exchange.pointee.upstream?.pointee.state.isDisjoint(with: [.isTLS, .isStream]) ?? false
         else { return }
         let machine = exchange.pointee.machine
         if machine.isTunnel || (machine.requestSide == .receiving && connection.pointee.decoder.isSized) {

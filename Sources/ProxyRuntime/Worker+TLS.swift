@@ -172,6 +172,7 @@ extension Worker {
             certificateText: UnsafeBufferPointer(start: texts + nameMax, count: textBytes),
             verifiesClients: session.verifiesPeer)
         connection.pointee.peer.tlsEstablished(tls.peer)
+        if session.isHTTP2, !beginHTTP2(connection) { connection.pointee.state.insert(.isBroken) }
         updateTimer(connection)
     }
 
@@ -261,14 +262,7 @@ extension Worker {
         _ state: inout SocketState
     ) -> WriteOutcome {
         guard session.maySend else { return .broken }
-        let isEncrypted = gather.forEachPiece { piece in
-            do {
-                try session.send(piece, nowMilliseconds: nowMilliseconds)
-                return true
-            } catch {
-                return false
-            }
-        }
+        let isEncrypted = gather.forEachPiece { encrypt($0, &session) }
         let count = gather.byteCount
         guard isEncrypted else {
             tlsEngine.clearOutput()
@@ -276,6 +270,29 @@ extension Worker {
         }
         guard sendOutput(to: socket, &outbound, &state) else { return .broken }
         return outbound.isEmpty ? .all(count) : .some(count)
+    }
+
+    private func encrypt(_ bytes: UnsafeBufferPointer<UInt8>, _ session: inout TLSSession) -> Bool {
+        do {
+            try session.send(bytes, nowMilliseconds: nowMilliseconds)
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    /// Encrypts and writes bytes; ciphertext that the socket does not take waits.
+    /// - Returns: false if the connection is broken.
+    func sendTLS(
+        _ bytes: UnsafeBufferPointer<UInt8>, _ session: inout TLSSession, to socket: Int32,
+        _ outbound: inout Outbound, _ state: inout SocketState
+    ) -> Bool {
+        guard session.maySend else { return false }
+        guard encrypt(bytes, &session) else {
+            tlsEngine.clearOutput()
+            return false
+        }
+        return sendOutput(to: socket, &outbound, &state)
     }
 
     /// Sends the engine's output, or lets it wait.

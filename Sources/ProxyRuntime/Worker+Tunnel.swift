@@ -58,6 +58,10 @@ extension Worker {
 
     /// One direction of a tunnel is over, and all of it is written.
     func endSendingInTunnel(_ connection: DownstreamPointer) {
+        if connection.pointee.state.contains(.isStream) {
+            flushStream(connection, isLast: true)
+            return
+        }
         if let tls = connection.pointee.tls {
             let isOut = endSendingTLS(
                 &tls.pointee.session, to: connection.pointee.socket, &connection.pointee.outbound,

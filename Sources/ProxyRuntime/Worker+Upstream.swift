@@ -146,6 +146,15 @@ extension Worker {
         if isChunked { writeUpstream(connection, exchange) { ChunkedCoding.writeEnd(to: &$0) } }
     }
 
+    /// Trailers of a request whose content had to wait.
+    func forwardKeptTrailers(_ exchange: ExchangePointer) {
+        let bytes = exchange.pointee.requestTrailers.bytes
+        guard let connection = exchange.pointee.upstream, !bytes.isEmpty else { return }
+        exchange.pointee.requestEndIsWritten = true
+        writeUpstream(connection, exchange) { $0.append(bytes) }
+        pool.release(&exchange.pointee.requestTrailers)
+    }
+
     func forwardRequestTrailers(_ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream else { return }
         exchange.pointee.requestEndIsWritten = true
@@ -315,9 +324,8 @@ extension Worker {
                     noteBulk(of: connection, exchange, lastBytes: count)
                 }
             case .trailers:
-                if exchange.pointee.responseFraming == .chunked {
-                    exchange.pointee.responseEndIsWritten = true
-                    write(to: downstream) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+                if exchange.pointee.responseFraming == .chunked || downstream.pointee.state.contains(.isStream) {
+                    forwardTrailers(exchange)
                 }
             case .ended:
                 endResponse(exchange, connection, hasSurplus: offset < input.count)
@@ -354,6 +362,17 @@ extension Worker {
         }
     }
 
+    private func forwardTrailers(_ exchange: ExchangePointer) {
+        let downstream = exchange.pointee.downstream
+        exchange.pointee.responseEndIsWritten = true
+        exchange.pointee.grpcStatus = head.storage.pointee.grpcStatus
+        if downstream.pointee.state.contains(.isStream) {
+            writeTrailers(toStream: downstream) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+        } else {
+            write(to: downstream) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+        }
+    }
+
     private func forwardInterim(_ exchange: ExchangePointer) {
         let storage = head.storage
         if let connection = exchange.pointee.upstream { updateTimer(connection) }
@@ -364,7 +383,7 @@ extension Worker {
             return
         }
         let rewrite = HeadRewrite(head, values: nil, via: exchange.pointee.listener.pointee.via)
-        write(to: exchange.pointee.downstream) { rewrite.writeInterim(to: &$0) }
+        writeHead(.interim, to: exchange.pointee.downstream) { rewrite.writeInterim(to: &$0) }
         // A 100 lets the client go on: from here its silence counts.
         if storage.pointee.status == 100 { updateTimer(exchange.pointee.downstream) }
     }
@@ -391,16 +410,17 @@ extension Worker {
         }
         let via = exchange.pointee.listener.pointee.via
         let closes = exchange.pointee.machine.closesDownstream
+        let kind: WrittenHead = opensTunnel ? .tunnel : head.isWholeMessage ? .whole : .open
         if route.pointee.responseEdits.isEmpty, !isToHTTP10,
             HeadRewrite.isUsualResponse(head, opensTunnel: opensTunnel)
         {
-            write(to: exchange.pointee.downstream) {
+            writeHead(kind, to: exchange.pointee.downstream) {
                 HeadRewrite.writeUsualResponse(head, closes: closes, date: date, via: via, to: &$0)
             }
         } else {
             let values = route.pointee.responseEdits.isEmpty ? nil : rememberedValues(of: exchange)
             let rewrite = HeadRewrite(head, values: values, via: via)
-            write(to: exchange.pointee.downstream) {
+            writeHead(kind, to: exchange.pointee.downstream) {
                 rewrite.writeResponse(
                     edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10, closes: closes,
                     opensTunnel: opensTunnel, date: date, to: &$0)
@@ -414,6 +434,11 @@ extension Worker {
     /// A server's final head was written: how long it was here is counted, from the beginning of the turn in which it was
     /// received. Whatever else the turn did for the exchange meanwhile is counted with it.
     private func noteHold(_ downstream: DownstreamPointer) {
+        // Of a stream's, when it has left with its connection's other frames.
+        if downstream.pointee.state.contains(.isStream) {
+            downstream.pointee.http2?.pointee.headCount += 1
+            return
+        }
         let listener = downstream.pointee.listener
         listener.pointee.slot.pointee.metrics.headWasHeld(
             microseconds: Clock.monotonicMicroseconds() &- nowMicroseconds, listener: listener.pointee.index)
@@ -422,7 +447,8 @@ extension Worker {
     private func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
         guard let base = content.baseAddress else { return }
         let downstream = exchange.pointee.downstream
-        let isChunked = exchange.pointee.responseFraming == .chunked
+        let isChunked =
+            exchange.pointee.responseFraming == .chunked && !downstream.pointee.state.contains(.isStream)
         if isChunked { write(to: downstream) { ChunkedCoding.writeLine(size: content.count, to: &$0) } }
         if !downstreamGather.append(base, count: content.count) {
             flush(downstream)

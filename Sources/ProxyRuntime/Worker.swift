@@ -11,6 +11,7 @@
 
 import Bytes
 import EventLoop
+import HTTP2
 import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
@@ -80,6 +81,7 @@ final class Worker {
     /// Ciphertext, before it is decrypted.
     let cipherScratch: UnsafeMutablePointer<UInt8>
     let tlsEngine: TLSEngine
+    let http2Engine: HTTP2Engine
     let acceptTimer: UnsafeMutablePointer<TimerEntry>
     /// When memory is looked at that nobody needs any more.
     let memoryTimer: UnsafeMutablePointer<TimerEntry>
@@ -129,6 +131,9 @@ final class Worker {
         /// The agenda of the next round: connections that had their share of this one.
         var nextAgenda: [ReadinessToken] = []
         var graveyard: [ReadinessToken] = []
+        /// Connections that speak HTTP/2 and have frames to send at the end of this turn.
+        var framed: [ReadinessToken] = []
+        var framedNow: [ReadinessToken] = []
         /// Why the handshake failed that is being told of.
         var tlsFailureText: String?
     }
@@ -161,6 +166,11 @@ final class Worker {
         scratch = .allocate(capacity: relayBytesMax + TLSSession.plaintextBytesExtra)
         cipherScratch = .allocate(capacity: relayBytesMax)
         tlsEngine = TLSEngine()
+        let seed = Process.randomWords(2)
+        guard let http2Engine = HTTP2Engine(pool: pool, random: (seed[0], seed[1])) else {
+            preconditionFailure("there is no memory for a worker")
+        }
+        self.http2Engine = http2Engine
         downstreamGather = Gather(scratchCapacity: 0)
         upstreamGather = Gather(scratchCapacity: 0)
         metrics = shared.metrics.workers[number].cells
@@ -194,6 +204,7 @@ final class Worker {
         scratch.deallocate()
         cipherScratch.deallocate()
         tlsEngine.destroy()
+        http2Engine.destroy()
         downstreamGather.destroy()
         upstreamGather.destroy()
         head.destroy()
@@ -225,17 +236,19 @@ final class Worker {
             let event = epoll.event(index)
             dispatch(event.token, event.readiness)
             if !hot.pointee.agenda.isEmpty { runAgenda() }
+            if hot.pointee.framed.count >= Self.framedMax { sendFrames() }
         }
         wheel.advance(to: nowMilliseconds) { expired($0) }
         if putOffCount > 0 { takeNextAgenda(putOffCount) }
         if !hot.pointee.agenda.isEmpty { runAgenda() }
+        if !hot.pointee.framed.isEmpty { sendFrames() }
         if !hot.pointee.graveyard.isEmpty { bury() }
         if isDraining, downstreams.count == 0 { isEnded = true }
         return count
     }
 
     private func waitMilliseconds() -> Int32 {
-        if !hot.pointee.nextAgenda.isEmpty { return 0 }
+        if !hot.pointee.nextAgenda.isEmpty || !hot.pointee.framed.isEmpty { return 0 }
         guard let next = wheel.nextMilliseconds else { return -1 }
         return next <= nowMilliseconds ? 0 : Int32(clamping: next - nowMilliseconds)
     }
@@ -280,7 +293,7 @@ final class Worker {
         }
     }
 
-    private func runAgenda() {
+    func runAgenda() {
         // What runs may add to it.
         var index = 0
         while index < hot.pointee.agenda.count {
@@ -289,7 +302,11 @@ final class Worker {
             if token.kind == TokenKind.downstream {
                 if let connection = downstreams.find(token.slabToken) {
                     connection.pointee.state.remove(.isScheduled)
-                    resumeDownstream(connection)
+                    if connection.pointee.state.contains(.isStream) {
+                        resumeStream(connection)
+                    } else {
+                        resumeDownstream(connection)
+                    }
                 }
             } else if let connection = upstreams.find(token.slabToken) {
                 connection.pointee.state.remove(.isScheduled)
@@ -468,6 +485,7 @@ final class Worker {
             // What is written but not taken yet is still delivered.
             if connection.pointee.outbound.isEmpty { closeDownstream(connection) } else { beginClosing(connection) }
         case .exchanging: connection.pointee.exchange?.pointee.machine.connectionDrained()
+        case .multiplexing: announceShutdown(connection)
         case .lingering:
             connection.pointee.phaseStartMilliseconds = nowMilliseconds
             updateTimer(connection)
@@ -479,11 +497,15 @@ final class Worker {
     private func end() {
         if !isDraining { drain() }
         downstreams.forEach { connection in
-            guard connection.pointee.phase != .closed else { return }
-            if let exchange = connection.pointee.exchange {
+            if connection.pointee.phase != .closed, let exchange = connection.pointee.exchange {
                 perform(exchange.pointee.machine.abandoned(.shutDown), for: exchange)
             }
-            if connection.pointee.phase != .closed { closeDownstream(connection) }
+        }
+        sendFrames()
+        downstreams.forEach { connection in
+            // Streams are closed with their parents.
+            guard connection.pointee.phase != .closed, !connection.pointee.state.contains(.isStream) else { return }
+            closeDownstream(connection)
         }
         upstreams.forEach { connection in
             if connection.pointee.phase != .closed { closeUpstream(connection) }

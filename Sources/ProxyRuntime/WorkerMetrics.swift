@@ -7,6 +7,7 @@
 // Gauges are the difference of two counters, what began and what ended. Who reads takes the end first, so that none is
 // ever below zero.
 
+import HTTP2
 import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
@@ -29,6 +30,8 @@ enum WorkerCounter: Int, CaseIterable {
     case handshakesFull
     case handshakesResumed
     case handshakesFailed
+    case http2Connections
+    case http2Streams
 }
 
 /// A distribution of durations over powers of two.
@@ -132,13 +135,16 @@ struct MetricCells {
     private let counters: MetricCell
     private let failures: MetricCell
     private let faults: MetricCell
+    private let floods: MetricCell
 
-    static let count = WorkerCounter.allCases.count + Failure.allCases.count + HeadFault.allCases.count
+    static let count =
+        WorkerCounter.allCases.count + Failure.allCases.count + HeadFault.allCases.count + FloodKind.allCases.count
 
     init(base: MetricCell) {
         counters = base
         failures = counters + WorkerCounter.allCases.count
         faults = failures + Failure.allCases.count
+        floods = faults + HeadFault.allCases.count
     }
 
     @inline(__always)
@@ -150,7 +156,14 @@ struct MetricCells {
     /// A request cannot be read.
     func count(_ fault: HeadFault) { (faults + Int(fault.rawValue)).add(1) }
 
+    /// A connection was ended because of a flood.
+    func count(_ flood: FloodKind) { (floods + Int(flood.rawValue)).add(1) }
+
     // MARK: Who reads
+
+    func value(_ flood: FloodKind) -> UInt64 {
+        (floods + Int(flood.rawValue)).pointee.load(ordering: .relaxed)
+    }
 
     func value(_ counter: WorkerCounter) -> UInt64 {
         (counters + counter.rawValue).pointee.load(ordering: .acquiring)

@@ -52,8 +52,8 @@ import Testing
             for format in ErrorFormat.allCases {
                 let answer = try failure(cause, fault, format, context())
                 let status = cause.status(fault)
-                #expect(answer.statusLine == "HTTP/1.1 \(status) \(LocalResponse.reasonPhrase(status))")
-                #expect(LocalResponse.reasonPhrase(status).description != "Other")
+                #expect(answer.statusLine == "HTTP/1.1 \(status) \(ReasonPhrase.of(status))")
+                #expect(ReasonPhrase.of(status).description != "Other")
                 #expect(answer.lengthIsRight, "\(cause) \(fault) \(format)")
                 #expect(answer.value("Date") == "DATE")
                 let error = cause.proxyStatusError(fault).description
@@ -61,7 +61,7 @@ import Testing
                 #expect(answer.value("Proxy-Status") == "headfirst; error=\(error); details=\"\(details)\"")
                 // No text of ours needs an escape, in JSON or in a quoted string.
                 #expect(!details.contains { $0 == "\"" || $0 == "\\" || !$0.isASCII })
-                let reason = LocalResponse.reasonPhrase(status)
+                let reason = ReasonPhrase.of(status)
                 switch format {
                 case .text:
                     #expect(answer.value("Content-Type") == "text/plain; charset=utf-8")

@@ -1,0 +1,154 @@
+// What a peer's frames may cost. Every frame's header is looked at before nghttp2 sees it, whatever its type, and frames
+// that bring nothing forward draw on one bucket of tokens: those that are answered, those that undo what was begun, those
+// that are empty. Time, content that moves and exchanges that are completed fill it again, so that no honest peer notices.
+
+/// What a flood is made of. The raw value is its name in the metrics.
+public enum FloodKind: UInt8, Sendable, CaseIterable {
+    /// Streams that are opened and given up, or never completed.
+    case streams
+    /// RST_STREAM of the peer (CVE-2023-44487).
+    case resets
+    /// Resets that the peer's own errors make us send (CVE-2025-8671).
+    case forcedResets
+    /// CONTINUATION.
+    case continuations
+    /// Field sections beyond every bound.
+    case fieldSections
+    /// SETTINGS.
+    case settings
+    /// PING.
+    case pings
+    /// DATA that carries nothing and ends nothing.
+    case emptyData
+    /// WINDOW_UPDATE in steps that no content needs.
+    case windowUpdates
+    /// PRIORITY, PRIORITY_UPDATE, GOAWAY and types that nobody knows.
+    case others
+}
+
+/// One bucket of tokens a connection. Trivial.
+public struct FrameBudget: Sendable {
+    /// What a connection begins with, and the most it may have: fewer frames than this bring no connection to its end.
+    public static let tokensMax: Int32 = 1000
+    /// What comes back each second.
+    static let tokensPerSecond: Int32 = 32
+    /// Content that is worth a token, in bytes.
+    static let bytesPerToken: UInt32 = 1024
+    /// What a completed exchange gives back: what its beginning took, and a little for what goes with it.
+    static let tokensPerExchange: Int32 = 4
+
+    private var tokens = FrameBudget.tokensMax
+    private var uncountedBytes: UInt32 = 0
+    private var refilledMilliseconds: UInt64
+    /// What took the last token.
+    public private(set) var exhaustedBy: FloodKind?
+
+    /// A full bucket.
+    public init(nowMilliseconds: UInt64) { refilledMilliseconds = nowMilliseconds }
+
+    /// Whether it is empty, and the connection is to end.
+    public var isExhausted: Bool { exhaustedBy != nil }
+
+    /// Something was done that brings nothing forward.
+    public mutating func spend(_ count: Int32, _ kind: FloodKind) {
+        tokens -= count
+        if tokens < 0, exhaustedBy == nil { exhaustedBy = kind }
+    }
+
+    /// Time has passed.
+    public mutating func refill(nowMilliseconds: UInt64) {
+        let milliseconds = nowMilliseconds &- refilledMilliseconds
+        let earned = Int32(clamping: milliseconds &* UInt64(Self.tokensPerSecond) / 1000)
+        guard earned > 0 else { return }
+        refilledMilliseconds = nowMilliseconds
+        add(earned)
+    }
+
+    /// Content has moved.
+    public mutating func contentMoved(bytes: Int) {
+        uncountedBytes &+= UInt32(truncatingIfNeeded: bytes)
+        guard uncountedBytes >= Self.bytesPerToken else { return }
+        add(Int32(uncountedBytes / Self.bytesPerToken))
+        uncountedBytes %= Self.bytesPerToken
+    }
+
+    /// A frame of content was sent that carried all there was: its reader may acknowledge it.
+    public mutating func contentSent() { add(2) }
+
+    /// An exchange came to its end as it should.
+    public mutating func exchangeCompleted() { add(Self.tokensPerExchange) }
+
+    private mutating func add(_ count: Int32) { tokens = min(tokens + count, Self.tokensMax) }
+}
+
+/// Walks over the headers of a connection's frames, whatever pieces they come in. Trivial.
+struct FrameMeter: Sendable {
+    /// Payload, or preface, that is still to come before the next header.
+    private var skipped: UInt32
+    /// The part of a header that came at the end of the last piece: its length, type and flags.
+    private var header: UInt64 = 0
+    private var headerBytes: UInt32 = 0
+
+    private static let headerBytesMax: UInt32 = 9
+    /// A step of a window that is worth a frame of its own.
+    private static let windowStepMin: UInt32 = 1024
+
+    /// A meter at the start of a connection.
+    /// - Parameter prefaceBytes: what comes before the first frame.
+    init(prefaceBytes: UInt32) { skipped = prefaceBytes }
+
+    /// Looks at what came, and charges for it.
+    mutating func scan(_ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget) {
+        guard let base = bytes.baseAddress else { return }
+        var index = 0
+        let end = bytes.count
+        while index < end {
+            if skipped > 0 {
+                let count = min(Int(skipped), end - index)
+                skipped -= UInt32(count)
+                index += count
+                continue
+            }
+            // A header in one piece, as nearly all are.
+            if headerBytes == 0, end - index >= 9 {
+                let word = UInt64(bigEndian: UnsafeRawPointer(base + index).loadUnaligned(as: UInt64.self))
+                let next = end - index >= 13 ? base + index + 9 : nil
+                index += 9
+                frameBegan(word, payload: next, &budget)
+                continue
+            }
+            // The last byte, the end of the stream's number, is not looked at.
+            if headerBytes < 8 { header = header << 8 | UInt64(base[index]) }
+            headerBytes += 1
+            index += 1
+            if headerBytes == Self.headerBytesMax {
+                headerBytes = 0
+                frameBegan(header, payload: nil, &budget)
+                header = 0
+            }
+        }
+    }
+
+    /// - Parameters:
+    ///   - word: the header's first eight bytes: length (3), type, flags, and three of the stream's number.
+    ///   - payload: four bytes of payload, if they are there.
+    private mutating func frameBegan(_ word: UInt64, payload: UnsafePointer<UInt8>?, _ budget: inout FrameBudget) {
+        let length = UInt32(truncatingIfNeeded: word >> 40)
+        let flags = UInt8(truncatingIfNeeded: word >> 24)
+        skipped = length
+        let isMarked = flags & 1 != 0  // END_STREAM, or ACK
+        switch UInt8(truncatingIfNeeded: word >> 32) {
+        case 0: if length == 0, !isMarked { budget.spend(1, .emptyData) }
+        case 1: budget.spend(1, .streams)
+        case 3: budget.spend(2, .resets)
+        case 4: if !isMarked { budget.spend(2, .settings) }
+        case 6: if !isMarked { budget.spend(1, .pings) }
+        case 8:
+            var step: UInt32 = 0
+            if let payload { step = UInt32(bigEndian: UnsafeRawPointer(payload).loadUnaligned(as: UInt32.self)) }
+            if step < Self.windowStepMin { budget.spend(1, .windowUpdates) }
+        case 9: budget.spend(1, .continuations)
+        default: budget.spend(1, .others)
+        }
+    }
+}

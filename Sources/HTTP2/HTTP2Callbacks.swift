@@ -1,0 +1,377 @@
+// What nghttp2 calls. Each notes what it sees and returns; none calls anybody above. They get the session's own memory, which
+// never moves, as user data.
+
+import Bytes
+import CNghttp2
+import HTTPSemantics
+
+enum HTTP2Callbacks {
+    private typealias Storage = UnsafeMutablePointer<HTTP2Session.Storage>
+
+    static func set(_ callbacks: OpaquePointer) {
+        nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { session, frame, user in
+            guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            return HTTP2Callbacks.sectionBegan(session, frame, storage)
+        }
+        nghttp2_session_callbacks_set_on_header_callback(callbacks) {
+            _, _, name, nameBytes, value, valueBytes, _, user in
+            guard let storage = HTTP2Callbacks.storage(user), let name else { return 0 }
+            return HTTP2Callbacks.fieldCame(
+                UnsafeBufferPointer(start: name, count: nameBytes),
+                UnsafeBufferPointer(start: value, count: valueBytes), storage)
+        }
+        nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks) {
+            session, frame, _, _, _, _, _, user in
+            guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            // nghttp2 would leave the field out and go on.
+            storage.pointee.hasSection = false
+            nghttp2_submit_rst_stream(session, 0, frame.pointee.hd.stream_id, HTTP2ErrorCode.protocolError)
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+        }
+        nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, user in
+            guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            HTTP2Callbacks.frameCame(session, frame, storage)
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, frame, _, user in
+            guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            if UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue { storage.pointee.hasSection = false }
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, id, bytes, count, user in
+            guard let storage = HTTP2Callbacks.storage(user), let bytes else { return 0 }
+            HTTP2Callbacks.contentCame(session, id, bytes, count, storage)
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, id, code, user in
+            guard let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            HTTP2Callbacks.streamClosed(session, id, code, storage)
+            return 0
+        }
+        nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, _, header, length, source, user in
+            guard let storage = HTTP2Callbacks.storage(user), let header, let source else { return 0 }
+            HTTP2Callbacks.sendContent(header, length, source, storage)
+            return 0
+        }
+        nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, user in
+            guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            HTTP2Callbacks.frameSent(frame, storage)
+            return 0
+        }
+    }
+
+    private static func storage(_ user: UnsafeMutableRawPointer?) -> Storage? {
+        user?.assumingMemoryBound(to: HTTP2Session.Storage.self)
+    }
+
+    private static func stream(_ session: OpaquePointer?, _ id: Int32) -> HTTP2StreamPointer? {
+        nghttp2_session_get_stream_user_data(session, id)?.assumingMemoryBound(to: HTTP2Stream.self)
+    }
+
+    // MARK: Sections
+
+    private static func sectionBegan(
+        _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage
+    ) -> Int32 {
+        guard UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue else { return 0 }
+        let id = frame.pointee.hd.stream_id
+        let engine = storage.pointee.engine
+        var section = Section()
+        section.textStart = engine.pointee.textCount
+        section.firstLine = engine.pointee.lineCount
+        switch frame.pointee.headers.cat {
+        case NGHTTP2_HCAT_REQUEST:
+            section.kind = .request
+            let stream = HTTP2Session.addStream(id: id, storage)
+            nghttp2_session_set_stream_user_data(session, id, stream)
+            storage.pointee.sectionStream = stream
+        case NGHTTP2_HCAT_RESPONSE:
+            section.kind = .response
+            storage.pointee.sectionStream = stream(session, id)
+        default:
+            // Behind an interim head a response's own comes; `:status` tells it from trailers.
+            section.kind = .trailers
+            storage.pointee.sectionStream = stream(session, id)
+        }
+        storage.pointee.section = section
+        storage.pointee.hasSection = true
+        storage.pointee.surplusLines = 0
+        return 0
+    }
+
+    /// Lines of a section beyond its bounds that are forgiven, since the sender may not know them, before it is a flood.
+    private static var surplusLinesPerToken: Int { 16 }
+
+    private static func fieldCame(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, _ storage: Storage
+    ) -> Int32 {
+        guard storage.pointee.hasSection else { return 0 }
+        let engine = storage.pointee.engine
+        let bytes = name.count + value.count + 4
+        let isTooLong =
+            storage.pointee.section.textBytes + bytes > storage.pointee.limits.sectionBytesMax
+            || storage.pointee.section.lineCount >= linesOfSectionMax
+        if isTooLong || storage.pointee.section.fault != nil {
+            // It is read on, since HPACK needs every field, and kept no more.
+            storage.pointee.section.fault = isTooLong ? .headTooLong : .tooManyFields
+            storage.pointee.surplusLines += 1
+            if storage.pointee.surplusLines % surplusLinesPerToken == 0 {
+                storage.pointee.budget.spend(1, .fieldSections)
+                if storage.pointee.budget.isExhausted {
+                    nghttp2_session_terminate_session(storage.pointee.session, HTTP2ErrorCode.enhanceYourCalm)
+                }
+            }
+            return 0
+        }
+        var out = ByteWriter(
+            base: engine.pointee.text + engine.pointee.textCount,
+            capacity: HTTP2Engine.textCapacity - engine.pointee.textCount)
+        let isPseudo = name.first == UInt8(ascii: ":")
+        if isPseudo {
+            addPseudo(name, value, storage, &out)
+        } else {
+            if let start = name.baseAddress { out.append(start, count: name.count) }
+            out.append(": ")
+            if let start = value.baseAddress { out.append(start, count: value.count) }
+            out.append("\r\n")
+            engine.pointee.lines[engine.pointee.lineCount] = HTTP2Engine.Line(
+                nameBytes: UInt32(name.count), valueBytes: UInt32(value.count))
+            engine.pointee.lineCount += 1
+            if name.count == 6, Head.equals(name, "cookie") {
+                storage.pointee.section.crumbCount += 1
+            } else if name.count == 8, Head.equals(name, "priority") {
+                storage.pointee.sectionStream?.pointee.urgency = urgency(value)
+            }
+            storage.pointee.section.lineCount += 1
+        }
+        engine.pointee.textCount += out.count
+        storage.pointee.section.textBytes += out.count
+        // The largest section still fits into the other half.
+        let isHalfFull =
+            engine.pointee.textCount > HTTP2Engine.textCapacity / 2
+            || engine.pointee.lineCount > HTTP2Engine.linesMax / 2
+        storage.pointee.isPaused = isHalfFull
+        return isHalfFull ? NGHTTP2_ERR_PAUSE.rawValue : 0
+    }
+
+    /// What any configuration may allow, and a little more.
+    private static var linesOfSectionMax: Int { 4096 }
+
+    private static func addPseudo(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, _ storage: Storage,
+        _ out: inout ByteWriter
+    ) {
+        var section = storage.pointee.section
+        let range = ByteRange(start: section.textBytes, count: value.count)
+        if let start = value.baseAddress { out.append(start, count: value.count) }
+        switch name.count {
+        case 5: section.pseudo.path = range
+        case 7 where name[1] == UInt8(ascii: "m"): section.pseudo.method = range
+        case 7 where name[2] == UInt8(ascii: "c"): section.pseudo.scheme = range
+        case 7:
+            section.pseudo.status = range
+            section.kind = .response
+        case 9: section.pseudo.protocolName = range
+        default: section.pseudo.authority = range
+        }
+        section.linesStart = section.textBytes + value.count
+        storage.pointee.section = section
+    }
+
+    /// `u=N` of a priority (RFC 9218 section 4); anything odd means the default.
+    static func urgency(_ value: UnsafeBufferPointer<UInt8>) -> UInt8 {
+        var index = 0
+        while index + 2 < value.count {
+            let isStart = index == 0 || value[index - 1] == UInt8(ascii: ",") || value[index - 1] == 0x20
+            if isStart, value[index] == UInt8(ascii: "u"), value[index + 1] == UInt8(ascii: "=") {
+                let digit = value[index + 2] &- UInt8(ascii: "0")
+                return digit <= 7 ? digit : 3
+            }
+            index += 1
+        }
+        return 3
+    }
+
+    // MARK: Frames
+
+    private static func note(_ kind: HTTP2Engine.Seen.Kind, _ stream: HTTP2StreamPointer?, _ storage: Storage) {
+        storage.pointee.engine.pointee.seen.append(HTTP2Engine.Seen(kind: kind, stream: stream, first: 0, count: 0))
+    }
+
+    private static func frameCame(
+        _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage
+    ) {
+        let endsStream = UInt32(frame.pointee.hd.flags) & NGHTTP2_FLAG_END_STREAM.rawValue != 0
+        let isAcknowledgement = UInt32(frame.pointee.hd.flags) & NGHTTP2_FLAG_ACK.rawValue != 0
+        switch UInt32(frame.pointee.hd.type) {
+        case NGHTTP2_DATA.rawValue:
+            if endsStream, let stream = stream(session, frame.pointee.hd.stream_id) { ended(stream, storage) }
+        case NGHTTP2_HEADERS.rawValue:
+            guard storage.pointee.hasSection, let stream = storage.pointee.sectionStream else { return }
+            var section = storage.pointee.section
+            storage.pointee.hasSection = false
+            section.endsMessage = endsStream
+            let engine = storage.pointee.engine
+            engine.pointee.sections.append(section)
+            engine.pointee.seen.append(
+                HTTP2Engine.Seen(
+                    kind: .section, stream: stream, first: engine.pointee.sections.count - 1, count: 0))
+            if endsStream { ended(stream, storage) }
+        case NGHTTP2_SETTINGS.rawValue:
+            if isAcknowledgement { return }
+            storage.pointee.peerAllowsTunnels =
+                nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1
+            note(.settings, nil, storage)
+        case NGHTTP2_PING.rawValue:
+            if isAcknowledgement { note(.pingAnswered, nil, storage) }
+        case NGHTTP2_GOAWAY.rawValue:
+            storage.pointee.goAwayIsReceived = true
+            note(.goAway, nil, storage)
+        case NGHTTP2_PRIORITY_UPDATE.rawValue:
+            priorityChanged(session, frame, storage)
+        default: break
+        }
+    }
+
+    private static func ended(_ stream: HTTP2StreamPointer, _ storage: Storage) {
+        stream.pointee.state.insert(.receivingEnded)
+        note(.ended, stream, storage)
+    }
+
+    /// RFC 9218 section 7.1: nghttp2 has taken it; a stream that shares goes on sharing.
+    private static func priorityChanged(
+        _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage
+    ) {
+        guard
+            let update = frame.pointee.ext.payload?.assumingMemoryBound(to: nghttp2_ext_priority_update.self).pointee,
+            let stream = stream(session, update.stream_id)
+        else { return }
+        stream.pointee.urgency = urgency(
+            UnsafeBufferPointer(start: update.field_value, count: update.field_value_len))
+        guard stream.pointee.state.contains(.isIncremental) else { return }
+        var priority = nghttp2_extpri(urgency: UInt32(stream.pointee.urgency), inc: 1)
+        nghttp2_session_change_extpri_stream_priority(session, update.stream_id, &priority, 0)
+    }
+
+    private static func contentCame(
+        _ session: OpaquePointer?, _ id: Int32, _ bytes: UnsafePointer<UInt8>, _ count: Int, _ storage: Storage
+    ) {
+        // The connection's window is not the stream's: one that stands still starves no other.
+        nghttp2_session_consume_connection(session, count)
+        storage.pointee.budget.contentMoved(bytes: count)
+        guard let stream = stream(session, id), let input = storage.pointee.input else { return }
+        storage.pointee.engine.pointee.seen.append(
+            HTTP2Engine.Seen(kind: .content, stream: stream, first: bytes - input, count: count))
+    }
+
+    private static func streamClosed(
+        _ session: OpaquePointer?, _ id: Int32, _ code: UInt32, _ storage: Storage
+    ) {
+        guard let stream = stream(session, id) else { return }
+        stream.pointee.state.insert(.isClosed)
+        if storage.pointee.sectionStream == stream {
+            storage.pointee.sectionStream = nil
+            storage.pointee.hasSection = false
+        }
+        let engine = storage.pointee.engine
+        if storage.pointee.isReceiving {
+            engine.pointee.seen.append(
+                HTTP2Engine.Seen(kind: .closed, stream: stream, first: Int(code), count: 0))
+        } else {
+            engine.pointee.notices.append(
+                HTTP2Engine.NoticeRecord(stream: stream.pointee.token, closeCode: code))
+        }
+    }
+
+    private static func frameSent(_ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage) {
+        guard UInt32(frame.pointee.hd.type) == NGHTTP2_RST_STREAM.rawValue else { return }
+        switch frame.pointee.rst_stream.error_code {
+        // Ours, not the peer's doing.
+        case HTTP2ErrorCode.noError, HTTP2ErrorCode.internalError, HTTP2ErrorCode.cancel, HTTP2ErrorCode.connectError:
+            break
+        default: storage.pointee.budget.spend(2, .forcedResets)
+        }
+    }
+
+    // MARK: Content
+
+    /// How much content there is for a frame of at most `length` bytes.
+    static let readContent:
+        @convention(c) (
+            OpaquePointer?, Int32, UnsafeMutablePointer<UInt8>?, Int, UnsafeMutablePointer<UInt32>?,
+            UnsafeMutablePointer<nghttp2_data_source>?, UnsafeMutableRawPointer?
+        ) -> Int = { session, id, _, length, flags, source, user in
+            guard let flags, let pointer = source?.pointee.ptr, let storage = HTTP2Callbacks.storage(user) else {
+                return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue)
+            }
+            let stream = pointer.assumingMemoryBound(to: HTTP2Stream.self)
+            let available = (stream.pointee.waiting?.pointee.count ?? 0) + stream.pointee.direct.count
+            if available == 0, !stream.pointee.state.contains(.sendingEnded) {
+                stream.pointee.state.insert(.isDeferred)
+                return Int(NGHTTP2_ERR_DEFERRED.rawValue)
+            }
+            if available > 0, storage.pointee.pending.count >= HTTP2Session.pendingBytesMax {
+                return Int(NGHTTP2_ERR_PAUSE.rawValue)
+            }
+            let count = min(length, available)
+            if count > 0 { flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue }
+            if count == available, stream.pointee.state.contains(.sendingEnded) {
+                stream.pointee.state.insert(.endIsSent)
+                flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
+                if !stream.pointee.trailers.isEmpty {
+                    flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
+                    HTTP2Callbacks.submitTrailers(session, id, stream, storage)
+                }
+            }
+            return count
+        }
+
+    private static func submitTrailers(
+        _ session: OpaquePointer?, _ id: Int32, _ stream: HTTP2StreamPointer, _ storage: Storage
+    ) {
+        let engine = storage.pointee.engine
+        let text = stream.pointee.trailers.bytes
+        guard let base = text.baseAddress else { return }
+        // The head that is being sent is not in the pairs any more: nghttp2 has copied or used them.
+        var writer = SectionWriter(UnsafeMutablePointer(mutating: base), count: text.count, engine.pointee.pairs)
+        writer.readTrailers()
+        for index in 0..<writer.count { engine.pointee.pairs[index].flags = 0 }
+        nghttp2_submit_trailer(session, id, engine.pointee.pairs, writer.count)
+        engine.pointee.pool.release(&stream.pointee.trailers)
+    }
+
+    /// Appends a frame of content: first what waited, then what is in hand.
+    private static func sendContent(
+        _ header: UnsafePointer<UInt8>, _ length: Int, _ source: UnsafeMutablePointer<nghttp2_data_source>,
+        _ storage: Storage
+    ) {
+        guard let stream = source.pointee.ptr?.assumingMemoryBound(to: HTTP2Stream.self) else { return }
+        let engine = storage.pointee.engine
+        let pool = engine.pointee.pool
+        pool.reserve(9 + length, in: &storage.pointee.pending)
+        pool.append(UnsafeRawBufferPointer(start: header, count: 9), to: &storage.pointee.pending)
+        var left = length
+        if let waiting = stream.pointee.waiting, !waiting.pointee.isEmpty {
+            let count = min(left, waiting.pointee.count)
+            pool.append(
+                UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(waiting.pointee.bytes)[..<count]),
+                to: &storage.pointee.pending)
+            pool.consume(count, of: &waiting.pointee)
+            left -= count
+            if waiting.pointee.isEmpty {
+                engine.pointee.notices.append(
+                    HTTP2Engine.NoticeRecord(stream: stream.pointee.token, closeCode: nil))
+            }
+        }
+        if left > 0 {
+            let direct = stream.pointee.direct
+            pool.append(
+                UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(direct)[..<left]), to: &storage.pointee.pending)
+            stream.pointee.direct = UnsafeBufferPointer(rebasing: direct[left...])
+        }
+        storage.pointee.budget.contentMoved(bytes: length)
+        if stream.pointee.direct.isEmpty, stream.pointee.waiting?.pointee.isEmpty ?? true {
+            storage.pointee.budget.contentSent()
+        }
+    }
+}
