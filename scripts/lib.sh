@@ -7,8 +7,8 @@ cd "$root" || exit 71
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; }
 
-# What a build needs beyond the toolchain: the headers of c-ares and OpenSSL.
-build_packages=(libc-ares-dev libssl-dev)
+# What a build needs beyond the toolchain: the headers of c-ares, nghttp2 and OpenSSL.
+build_packages=(libc-ares-dev libnghttp2-dev libssl-dev)
 # What the conformance probe and the measures are written in; openssl makes certificates for them and for the tests.
 # shellcheck disable=SC2034  # used by the scripts that source this file
 python_packages=(python3 openssl)

@@ -31,7 +31,7 @@ public struct HTTP2Session {
         public var streamsMax: UInt32
 
         /// Bounds.
-        public init(sectionBytesMax: Int, streamsMax: UInt32 = 100) {
+        public init(sectionBytesMax: Int = .max, streamsMax: UInt32 = 100) {
             self.sectionBytesMax = min(sectionBytesMax, HTTP2Engine.sectionBytesMax - 4096)
             self.streamsMax = streamsMax
         }
@@ -145,8 +145,8 @@ public struct HTTP2Session {
 
     /// Streams that nghttp2 or somebody here still has.
     public var streamCount: Int { storage.pointee.streamCount }
-    /// Whether no stream of ours was begun yet that a server could have seen.
-    public var hasBegun: Bool { storage.pointee.begunCount > 0 }
+    /// Streams that were begun by us.
+    public var begunCount: Int { storage.pointee.begunCount }
     /// Whether a head is under way.
     public var isWithinHead: Bool { storage.pointee.hasSection }
     /// Whether `receive` has to be called again, also without bytes.
@@ -401,28 +401,39 @@ public struct HTTP2Session {
         keepDirect(of: stream)
     }
 
-    /// Sends a request's head that the engine has written, on a stream of its own.
+    /// Sends a request's head that the engine has written, on a stream of its own. What stands behind it is content.
     /// - Parameters:
-    ///   - isWhole: whether the head ends the message.
+    ///   - isWhole: whether nothing follows.
     ///   - isTLS: whether the connection speaks TLS.
+    ///   - owner: whose the stream is.
+    ///   - waiting: as for `adopt`.
     /// - Returns: nil if there is no memory, or the server wants no more.
-    public func sendRequest(_ bytes: Int, isWhole: Bool, isTLS: Bool) -> HTTP2StreamPointer? {
+    public func sendRequest(
+        _ bytes: Int, isWhole: Bool, isTLS: Bool, owner: UnsafeMutableRawPointer,
+        waiting: UnsafeMutablePointer<Buffer>
+    ) -> HTTP2StreamPointer? {
         let engine = storage.pointee.engine
         let stream = addStream(id: 0)
         var writer = makeWriter(bytes)
         writer.readRequest(isTLS: isTLS)
-        if isWhole { stream.pointee.state.insert([.sendingEnded, .endIsSent]) }
+        let contentBytes = bytes - writer.place
+        if isWhole { stream.pointee.state.insert(.sendingEnded) }
+        if isWhole, contentBytes == 0 { stream.pointee.state.insert(.endIsSent) }
+        let hasContent = !stream.pointee.state.contains(.endIsSent)
+        stream.pointee.direct = UnsafeBufferPointer(start: engine.pointee.outgoing + writer.place, count: contentBytes)
         let id = withUnsafePointer(to: provider(for: stream)) { provider in
             nghttp2_submit_request(
-                storage.pointee.session, nil, engine.pointee.pairs, writer.count, isWhole ? nil : provider, stream)
+                storage.pointee.session, nil, engine.pointee.pairs, writer.count, hasContent ? provider : nil, stream)
         }
         guard id > 0 else {
             HTTP2Engine.free(stream, engine)
             return nil
         }
         stream.pointee.id = id
+        adopt(stream, owner: owner, waiting: waiting)
         storage.pointee.begunCount += 1
         produce()
+        keepDirect(of: stream)
         return stream
     }
 

@@ -50,6 +50,8 @@ public struct HTTP2Stream {
     /// What was taken since the window last grew.
     var takenBytes: Int32 = 0
 
+    /// Whether the peer asks on it, or we do.
+    public var role: HTTP2Session.Role { session.pointee.role }
     /// Whether the peer has ended its direction.
     public var receivingEnded: Bool { state.contains(.receivingEnded) }
     /// Whether nghttp2 knows it no more.

@@ -69,6 +69,7 @@ struct SectionReader {
         head.begin(at: UnsafePointer(out.base))
         head.storage.pointee.facts = .isHTTP2
         if let fault = section.fault { throw fault }
+        if section.textBytes > limits.headBytesMax { throw .headTooLong }
         let isTunnel = !section.pseudo.protocolName.isEmpty
         let method = bytes(section.pseudo.method)
         head.storage.pointee.method = isTunnel ? .get : Method(name: method)
@@ -180,6 +181,7 @@ struct SectionReader {
         head.begin(at: UnsafePointer(out.base))
         head.storage.pointee.facts = .isHTTP2
         if let fault = section.fault { throw fault }
+        if section.textBytes > limits.headBytesMax { throw .headTooLong }
         let digits = bytes(section.pseudo.status)
         guard digits.count == 3, let status = decimal(digits), status >= 100 else { throw .status }
         head.storage.pointee.status = status

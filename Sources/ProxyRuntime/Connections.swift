@@ -143,7 +143,7 @@ struct DownstreamConnection {
     }
 }
 
-/// A connection to a server.
+/// A connection to a server; or one stream of a connection in HTTP/2, as `DownstreamConnection`.
 struct UpstreamConnection {
     /// What the connection is doing.
     enum Phase: UInt8 {
@@ -153,6 +153,8 @@ struct UpstreamConnection {
         case handshaking
         /// An exchange has it.
         case busy
+        /// HTTP/2 is spoken: exchanges have its streams.
+        case multiplexing
         /// In the pool.
         case idle
         /// The response was complete before the server had taken the end of the request: it gets that still.
@@ -185,6 +187,28 @@ struct UpstreamConnection {
     var exchangeCount: UInt32 = 0
     /// Bytes of the current request that the socket took.
     var sentBytes: UInt64 = 0
+    /// The HTTP/2 session, and what belongs to it; a stream has its parent's.
+    var http2: UnsafeMutablePointer<ServerHTTP2>?
+    /// A stream's own, until it is closed.
+    var stream: HTTP2StreamPointer?
+    /// Content of a stream that was passed on before the server was told that it may send as much again.
+    var uncreditedBytes: UInt32 = 0
+    /// Whether a final head was written in this turn.
+    var forwardedHead = false
+    /// Whether the response was complete when its stream was closed.
+    var endsWithStream = false
+
+    /// A stream of `parent`.
+    init(
+        token: SlabToken, kind: UInt8, streamOf parent: UnsafeMutablePointer<UpstreamConnection>,
+        nowMilliseconds: UInt64
+    ) {
+        self.init(
+            token: token, socket: -1, kind: kind, server: parent.pointee.server, nowMilliseconds: nowMilliseconds)
+        state = .isStream
+        isPersistent = true
+        http2 = parent.pointee.http2
+    }
 
     init(
         token: SlabToken, socket: Int32, kind: UInt8, server: UnsafeMutablePointer<ServerState>?,
@@ -251,6 +275,10 @@ struct ExchangeSlot {
     var grpcStatus: Int8 = -1
     /// The trailer section of a request in HTTP/2 whose content still waits, as it is written.
     var requestTrailers = Buffer()
+    /// The same of a response from a server of HTTP/2.
+    var responseTrailers = Buffer()
+    /// The connection in HTTP/2 that is being made, and waited for.
+    var awaited: UnsafeMutablePointer<UpstreamConnection>?
     /// How the request's content is framed upstream.
     let requestFraming: Framing
     /// How the response's content is framed downstream.

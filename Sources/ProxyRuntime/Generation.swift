@@ -93,7 +93,7 @@ struct ServerTable {
         var taken: Set<Int> = []
         for upstream in configuration.upstreams {
             for server in upstream.servers {
-                let identity = ServerIdentity(server, tls: upstream.tls)
+                let identity = ServerIdentity(server, of: upstream)
                 let number = numbers[identity] ?? nextNumber
                 if numbers[identity] == nil {
                     numbers[identity] = number

@@ -137,7 +137,7 @@ struct MetricsText {
         guard let generation = facts.generation else { return }
         let lines = generation.configuration.upstreams.flatMap { upstream in
             upstream.servers.map { line in
-                let server = generation.server(ServerIdentity(line, tls: upstream.tls))
+                let server = generation.server(ServerIdentity(line, of: upstream))
                 return (labels: [("upstream", upstream.name), ("server", server.identity.description)], server: server)
             }
         }

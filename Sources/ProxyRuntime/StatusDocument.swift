@@ -129,7 +129,7 @@ struct StatusDocument {
                 (
                     "servers",
                     .array(
-                        upstream.servers.map { server(generation.server(ServerIdentity($0, tls: upstream.tls))) })
+                        upstream.servers.map { server(generation.server(ServerIdentity($0, of: upstream))) })
                 ),
             ])
         }

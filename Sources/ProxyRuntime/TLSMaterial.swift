@@ -182,7 +182,8 @@ struct TLSMaterial: Sendable {
 
     /// A server's TLS, for one worker.
     func peer(of server: ServerIdentity) throws(TLSSetupError) -> TLSClientPeer? {
-        guard let tls = server.tls, let policy = upstreams[tls] else { return nil }
+        guard let tls = server.tls, var policy = upstreams[tls] else { return nil }
+        if server.protocolVersion == .http2 { policy.applicationProtocols = ["h2"] }
         let context = try TLSClientContext(policy)
         defer { context.destroy() }
         return try TLSClientPeer(context, serverName: server.verifiedName)

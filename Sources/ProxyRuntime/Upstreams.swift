@@ -16,8 +16,11 @@ struct ServerIdentity: Hashable, Sendable {
     let family: AddressFamily
     /// How it is spoken to by TLS.
     let tls: UpstreamTLS?
+    let protocolVersion: UpstreamProtocol
 
-    init(_ server: Server, tls: UpstreamTLS?) {
+    init(_ server: Server, of upstream: Upstream) {
+        let tls = upstream.tls
+        protocolVersion = upstream.protocolVersion
         endpoint = server.endpoint
         family = server.family
         self.tls = tls
@@ -169,6 +172,10 @@ struct ServerState {
     var addresses: Addresses
     var nextAddress = 0
     var idle = IdlePool()
+    /// Whether it is spoken to in HTTP/2.
+    let speaksHTTP2: Bool
+    /// Its connections in HTTP/2 that take new exchanges, or will when they are made.
+    var multiplexed: [UnsafeMutablePointer<UpstreamConnection>] = []
     /// Its TLS, if it is spoken to by TLS.
     var tls: TLSClientPeer?
     /// Upstreams that name it, those of earlier generations among them.
@@ -182,6 +189,7 @@ struct ServerState {
         precondition(shared.identity.tls == nil || tls != nil, "a server of TLS without its TLS")
         self.shared = shared
         self.tls = tls
+        speaksHTTP2 = shared.identity.protocolVersion == .http2
         authority = Self.copy(shared.identity.authority)
         logName = Self.copy(shared.identity.description)
         switch shared.identity.endpoint {

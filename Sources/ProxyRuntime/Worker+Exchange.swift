@@ -414,6 +414,7 @@ extension Worker {
         wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
         pool.release(&exchange.pointee.requestTrailers)
+        pool.release(&exchange.pointee.responseTrailers)
         pool.release(&exchange.pointee.memo.block)
         exchange.pointee.downstream.pointee.exchange = nil
         exchanges.free(exchange.pointee.token)
@@ -440,7 +441,9 @@ extension Worker {
         } else if exchange.pointee.waitDeadlineMilliseconds <= nowMilliseconds {
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             updateTimer(exchange)
-            seekingFailed(exchange, exchange.pointee.isQueued ? .queueTimedOut : .nameTimedOut)
+            let isAwaiting = exchange.pointee.awaited != nil
+            seekingFailed(
+                exchange, exchange.pointee.isQueued ? .queueTimedOut : isAwaiting ? .connectTimedOut : .nameTimedOut)
         } else {
             updateTimer(exchange)
         }

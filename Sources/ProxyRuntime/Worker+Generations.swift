@@ -82,7 +82,7 @@ extension Worker {
         let gatherBytes = snapshot.headWriteBytesMax + snapshot.relayBufferBytes + (16 << 10)
         downstreamGather.grow(scratchCapacity: gatherBytes)
         upstreamGather.grow(scratchCapacity: gatherBytes)
-        http2Engine.grow(outgoingBytes: snapshot.headWriteBytesMax + snapshot.relayBufferBytes)
+        http2Engine.grow(outgoingBytes: snapshot.headWriteBytesMax + Self.retainedBytesMax)
     }
 
     private func makeSlot(_ next: WorkerGeneration) -> UnsafeMutablePointer<SnapshotSlot> {
@@ -117,7 +117,7 @@ extension Worker {
             return kept
         }
         let servers = upstream.servers.map { line in
-            let number = generation.server(ServerIdentity(line, tls: upstream.tls)).number
+            let number = generation.server(ServerIdentity(line, of: upstream)).number
             guard let server = hot.pointee.servers[number] else { preconditionFailure("a server was not taken") }
             server.pointee.upstreamCount += 1
             return server
@@ -270,12 +270,13 @@ extension Worker {
         while let oldest = server.pointee.idle.oldestOwner, let connection = upstreams.find(oldest) {
             closeUpstream(connection)
         }
+        for connection in server.pointee.multiplexed { updateTimer(connection) }
     }
 
     /// A connection's slot is freed.
-    func connectionFreed(_ server: UnsafeMutablePointer<ServerState>) {
+    func connectionFreed(_ server: UnsafeMutablePointer<ServerState>, isStream: Bool) {
         server.pointee.connectionCount -= 1
-        server.pointee.shared.closes.add(1, ordering: .releasing)
+        if !isStream { server.pointee.shared.closes.add(1, ordering: .releasing) }
         freeIfUnused(server)
     }
 

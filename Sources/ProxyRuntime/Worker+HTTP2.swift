@@ -11,6 +11,7 @@ import HTTP2
 import HTTPSemantics
 import ProxyConfiguration
 import ProxyCore
+import TLS
 
 /// What belongs to a client's HTTP/2 connection. Reached by pointer; lives as long as it.
 struct ClientHTTP2 {
@@ -463,7 +464,11 @@ extension Worker {
             swap(&hot.pointee.framed, &hot.pointee.framedNow)
             for index in 0..<hot.pointee.framedNow.count {
                 let token = hot.pointee.framedNow[index]
-                if let connection = downstreams.find(token.slabToken), token.kind == TokenKind.downstream {
+                if token.kind == TokenKind.downstream {
+                    guard let connection = downstreams.find(token.slabToken) else { continue }
+                    connection.pointee.state.remove(.hasFrames)
+                    sendFrames(of: connection)
+                } else if let connection = upstreams.find(token.slabToken) {
                     connection.pointee.state.remove(.hasFrames)
                     sendFrames(of: connection)
                 }
@@ -478,6 +483,12 @@ extension Worker {
     private func takeNotices() {
         while let notice = http2Engine.takeNotice() {
             switch notice {
+            case .drained(let stream) where stream.pointee.role == .client:
+                if let connection = stream.pointee.owner?.assumingMemoryBound(to: UpstreamConnection.self) {
+                    outboundDrained(connection)
+                }
+            case .closed(let stream, let code) where stream.pointee.role == .client:
+                responseStreamClosed(stream, code)
             case .drained(let stream):
                 guard let connection = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self) else {
                     continue
@@ -495,23 +506,18 @@ extension Worker {
     private func sendFrames(of connection: DownstreamPointer) {
         guard connection.pointee.phase == .multiplexing, let http2 = connection.pointee.http2 else { return }
         let session = http2.pointee.session
-        session.produce()
-        var rounds = 0
-        while !session.pending.pointee.isEmpty, connection.pointee.outbound.isEmpty,
-            connection.pointee.state.contains(.mayWrite)
-        {
-            guard send(session.pending, on: connection) else {
-                connection.pointee.state.insert(.isBroken)
-                schedule(connection)
-                return
-            }
-            rounds += 1
-            if rounds == Self.roundsMax {
-                noteFrames(connection)
-                break
-            }
-            session.produce()
+        let outcome = sendFrames(
+            of: session, connection.pointee.tls?.session, to: connection.pointee.socket, &connection.pointee.outbound,
+            &connection.pointee.state)
+        switch outcome {
+        case .broken:
+            connection.pointee.state.insert(.isBroken)
+            schedule(connection)
+            return
+        case .more: noteFrames(connection)
+        case .done: break
         }
+        if !connection.pointee.state.contains(.mayWrite) { noteUnacknowledged(connection) }
         if http2.pointee.headCount > 0 { noteHolds(of: connection, http2) }
         if let flood = session.flood, !http2.pointee.isFlooded {
             http2.pointee.isFlooded = true
@@ -526,31 +532,46 @@ extension Worker {
         }
     }
 
-    /// Sends what waits of a session, or as much of it as the socket takes.
-    /// - Returns: false if the connection is broken.
-    private func send(_ pending: UnsafeMutablePointer<Buffer>, on connection: DownstreamPointer) -> Bool {
-        if let tls = connection.pointee.tls {
-            let isSent = sendTLS(
-                pending.pointee.bytes, &tls.pointee.session, to: connection.pointee.socket,
-                &connection.pointee.outbound, &connection.pointee.state)
-            pool.release(&pending.pointee)
-            if !connection.pointee.outbound.isEmpty { noteUnacknowledged(connection) }
-            return isSent
+    /// What became of a connection's frames.
+    enum FramesOutcome {
+        /// All that can be sent was sent.
+        case done
+        /// There is more, for the next turn.
+        case more
+        /// The connection is broken.
+        case broken
+    }
+
+    /// Makes frames and sends them, as far as the socket takes them and a round goes.
+    func sendFrames(
+        of session: HTTP2Session, _ tls: UnsafeMutablePointer<TLSSession>?, to socket: Int32,
+        _ outbound: inout Outbound, _ state: inout SocketState
+    ) -> FramesOutcome {
+        let pending = session.pending
+        session.produce()
+        var rounds = 0
+        while !pending.pointee.isEmpty, outbound.isEmpty, state.contains(.mayWrite) {
+            if let tls {
+                let isSent = sendTLS(pending.pointee.bytes, &tls.pointee, to: socket, &outbound, &state)
+                pool.release(&pending.pointee)
+                if !isSent { return .broken }
+            } else if let base = pending.pointee.bytes.baseAddress {
+                switch Socket.send(socket, base, count: pending.pointee.count) {
+                case .bytes(let count):
+                    pool.consume(count, of: &pending.pointee)
+                    if !pending.pointee.isEmpty { state.remove(.mayWrite) }
+                case .wouldBlock: state.remove(.mayWrite)
+                case .ended: preconditionFailure("a write finds no end")
+                case .failed(let number):
+                    noteBreak(number, &state)
+                    return .broken
+                }
+            }
+            rounds += 1
+            if rounds == Self.roundsMax { return .more }
+            session.produce()
         }
-        guard let base = pending.pointee.bytes.baseAddress else { return true }
-        switch Socket.send(connection.pointee.socket, base, count: pending.pointee.count) {
-        case .bytes(let count):
-            pool.consume(count, of: &pending.pointee)
-            if pending.pointee.isEmpty { return true }
-            noteUnacknowledged(connection)
-        case .wouldBlock: break
-        case .ended: preconditionFailure("a write finds no end")
-        case .failed(let number):
-            noteBreak(number, &connection.pointee.state)
-            return false
-        }
-        connection.pointee.state.remove(.mayWrite)
-        return true
+        return .done
     }
 
     /// The socket takes bytes again: first the ciphertext that waits.

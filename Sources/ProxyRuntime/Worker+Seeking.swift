@@ -75,17 +75,29 @@ extension Worker {
     /// A server is chosen: takes an idle connection, or makes one as soon as the address is known.
     private func connectToServer(_ exchange: ExchangePointer) {
         let server = server(of: exchange)
+        if server.pointee.speaksHTTP2 {
+            connectByHTTP2(exchange, server)
+            return
+        }
         if let connection = takeIdle(server, for: exchange) {
             attach(connection, to: exchange, isReused: true)
             return
         }
         retainHead(exchange)
+        if let address = nextAddress(of: server, for: exchange) { connect(exchange, server, address) }
+    }
+
+    /// The address of a server that is next; each in turn.
+    /// - Returns: nil if the exchange has to wait for it, or goes on to another server.
+    func nextAddress(
+        of server: UnsafeMutablePointer<ServerState>, for exchange: ExchangePointer
+    ) -> SocketAddress? {
         switch server.pointee.addresses {
         case .known(let addresses):
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             let address = addresses[server.pointee.nextAddress % addresses.count]
             server.pointee.nextAddress = (server.pointee.nextAddress + 1) % addresses.count
-            connect(exchange, server, address)
+            return address
         case .failed(let failure):
             seekingFailed(exchange, failure)
         case .unknown:
@@ -93,6 +105,7 @@ extension Worker {
             updateTimer(exchange)
             hot.pointee.resolveWaiters.append(exchange.pointee.token)
         }
+        return nil
     }
 
     func timers(of exchange: ExchangePointer) -> UpstreamTimers {
@@ -106,7 +119,7 @@ extension Worker {
         hot.pointee.resolveWaiters = []
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
-                exchange.pointee.upstream == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
+                exchange.pointee.upstream == nil, exchange.pointee.awaited == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
             else { continue }
             guard self.server(of: exchange).pointee.shared.number == server else {
                 hot.pointee.resolveWaiters.append(token)
@@ -141,7 +154,7 @@ extension Worker {
     }
 
     /// The request's head, as it goes upstream, is kept: the scratch is another's by the time it can be sent.
-    private func retainHead(_ exchange: ExchangePointer) {
+    func retainHead(_ exchange: ExchangePointer) {
         guard exchange.pointee.retained.isEmpty else { return }
         writeHead(of: exchange)
         upstreamGather.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
@@ -171,9 +184,14 @@ extension Worker {
         let fits = upstreamGather.write {
             rewrite.writeRequest(
                 edits: route.pointee.requestEdits, serverAuthority: authority,
-                passesUpgrade: exchange.pointee.machine.wantsUpgrade, to: &$0)
+                passesUpgrade: exchange.pointee.machine.wantsUpgrade && !serverSpeaksHTTP2(exchange), to: &$0)
         }
         precondition(fits, "a head is larger than its bounds allow")
+    }
+
+    private func serverSpeaksHTTP2(_ exchange: ExchangePointer) -> Bool {
+        guard let state = exchange.pointee.upstreamState else { return false }
+        return state.pointee.configuration.protocolVersion == .http2
     }
 
     /// Makes a connection.
@@ -181,21 +199,30 @@ extension Worker {
     func connect(
         _ exchange: ExchangePointer, _ server: UnsafeMutablePointer<ServerState>?, _ address: SocketAddress
     ) {
-        let socket: Int32
-        do {
-            socket = try Socket.make(for: address)
-        } catch {
-            // Idle connections are descriptors that nobody needs just now.
-            guard closeOldestIdle(), let again = try? Socket.make(for: address) else {
-                seekingFailed(exchange, .outOfResources)
-                return
-            }
-            socket = again
+        guard let socket = makeSocket(for: address) else {
+            seekingFailed(exchange, .outOfResources)
+            return
         }
-        if !address.isUnix {
+        let connection = addUpstream(socket, server)
+        connection.pointee.exchange = exchange
+        exchange.pointee.upstream = connection
+        beginConnecting(connection, to: address, limit: timers(of: exchange).connectMilliseconds)
+    }
+
+    /// A socket to connect from; nil if there is no descriptor for it.
+    func makeSocket(for address: SocketAddress) -> Int32? {
+        var socket = try? Socket.make(for: address)
+        // Idle connections are descriptors that nobody needs just now.
+        if socket == nil, closeOldestIdle() { socket = try? Socket.make(for: address) }
+        if let socket, !address.isUnix {
             Socket.setNoDelay(socket)
             Socket.setKeepAlive(socket, idleSeconds: 60, intervalSeconds: 15)
         }
+        return socket
+    }
+
+    /// A connection that is not connected yet.
+    func addUpstream(_ socket: Int32, _ server: UnsafeMutablePointer<ServerState>?) -> UpstreamPointer {
         let connection = upstreams.insert { token in
             UpstreamConnection(
                 token: token, socket: socket, kind: TokenKind.upstream, server: server,
@@ -205,24 +232,24 @@ extension Worker {
             server.pointee.connectionCount += 1
             server.pointee.shared.connects.add(1, ordering: .relaxed)
         }
-        connection.pointee.exchange = exchange
-        exchange.pointee.upstream = connection
         metrics.count(.upstreamConnects)
+        return connection
+    }
+
+    func beginConnecting(_ connection: UpstreamPointer, to address: SocketAddress, limit: Int?) {
         do {
-            let isConnected = try Socket.connect(socket, to: address)
-            try epoll.addConnection(socket, connection.pointee.timer.owner)
+            let isConnected = try Socket.connect(connection.pointee.socket, to: address)
+            try epoll.addConnection(connection.pointee.socket, connection.pointee.timer.owner)
             // A tunnel does not begin in the middle of the request's bytes: readiness tells of it.
-            if isConnected, server != nil {
+            if isConnected, connection.pointee.server != nil {
                 connection.pointee.state.insert(.mayWrite)
                 connected(connection)
             }
             if connection.pointee.phase == .connecting || connection.pointee.phase == .handshaking {
-                wheel.set(
-                    connection.timer,
-                    deadlineMilliseconds: after(timers(of: exchange).connectMilliseconds))
+                wheel.set(connection.timer, deadlineMilliseconds: after(limit))
             }
         } catch {
-            seekingFailed(exchange, Failure(connectError: error.number))
+            connectingFailed(connection, Failure(connectError: error.number))
         }
     }
 
@@ -252,12 +279,16 @@ extension Worker {
 
     /// A connection is there that requests can be sent on.
     func connectionMade(_ connection: UpstreamPointer) {
+        if connection.pointee.http2 != nil {
+            beginHTTP2(connection)
+            return
+        }
         guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
         connection.pointee.server?.pointee.shared.connected()
         attach(connection, to: exchange, isReused: false)
     }
 
-    private func attach(_ connection: UpstreamPointer, to exchange: ExchangePointer, isReused: Bool) {
+    func attach(_ connection: UpstreamPointer, to exchange: ExchangePointer, isReused: Bool) {
         connection.pointee.phase = .busy
         connection.pointee.exchange = exchange
         exchange.pointee.upstream = connection
@@ -296,6 +327,7 @@ extension Worker {
         }
         if exchange.pointee.isQueued { leaveQueue(exchange) }
         if let dial = exchange.pointee.dial { stopLookingUp(dial) }
+        exchange.pointee.awaited = nil
         exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
         leaveServer(exchange)
     }

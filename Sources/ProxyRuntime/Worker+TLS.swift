@@ -369,9 +369,8 @@ extension Worker {
 
     /// The connection is there: TLS begins on it.
     func beginTLS(_ connection: UpstreamPointer, _ peer: TLSClientPeer) {
-        guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
         guard var session = TLSSession(client: peer, tlsEngine) else {
-            seekingFailed(exchange, .outOfResources)
+            connectingFailed(connection, .outOfResources)
             return
         }
         let input = session.start()
@@ -383,15 +382,13 @@ extension Worker {
         connection.pointee.phase = .handshaking
         let isSent = sendOutput(
             to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
-        if case .failed(let failure) = input { handshakeFailed(exchange, failure) }
-        if case .needsInput = input, !isSent { seekingFailed(exchange, .connectRefused) }
+        if case .failed(let failure) = input { handshakeFailed(connection, failure) }
+        if case .needsInput = input, !isSent { connectingFailed(connection, .connectRefused) }
     }
 
     /// Bytes of the server's handshake may be there.
     func continueHandshake(_ connection: UpstreamPointer) {
-        guard let exchange = connection.pointee.exchange, let tls = connection.pointee.tls else {
-            preconditionFailure("a handshake for nobody")
-        }
+        guard let tls = connection.pointee.tls else { preconditionFailure("a handshake without a session") }
         while connection.pointee.state.contains(.mayRead) {
             let outcome = receiveTLS(
                 &tls.pointee, connection.pointee.socket, into: &connection.pointee.inbound,
@@ -399,12 +396,16 @@ extension Worker {
             switch outcome {
             case .read(.nothing): break
             case .failed(let failure):
-                handshakeFailed(exchange, failure)
+                handshakeFailed(connection, failure)
                 return
             case .read(.bytes), .read(.ended), .read(.broken):
+                if case .read(.bytes(let bytes, _)) = outcome, mayBeginEarly(connection, tls) {
+                    beginHTTP2(connection, with: bytes)
+                    return
+                }
                 // Nothing was asked yet, so nothing may be answered.
                 hot.pointee.tlsFailureText = "the server ended the connection, or spoke first"
-                seekingFailed(exchange, .tlsFailed)
+                connectingFailed(connection, .tlsFailed)
                 hot.pointee.tlsFailureText = nil
                 return
             }
@@ -415,14 +416,25 @@ extension Worker {
         }
     }
 
-    private func handshakeFailed(_ exchange: ExchangePointer, _ failure: TLSFailure) {
+    /// A server of HTTP/2 names its settings without being asked (RFC 9113 section 3.4).
+    private func mayBeginEarly(_ connection: UpstreamPointer, _ tls: UnsafeMutablePointer<TLSSession>) -> Bool {
+        connection.pointee.http2 != nil && tls.pointee.isEstablished && tls.pointee.isHTTP2
+    }
+
+    private func handshakeFailed(_ connection: UpstreamPointer, _ failure: TLSFailure) {
         hot.pointee.tlsFailureText = failure.description
-        seekingFailed(exchange, Failure(failure))
+        connectingFailed(connection, Failure(failure))
         hot.pointee.tlsFailureText = nil
     }
 }
 
 extension UnsafeMutablePointer<ClientTLS> {
+    /// The place of the session.
+    var session: UnsafeMutablePointer<TLSSession> {
+        let offset = MemoryLayout<ClientTLS>.offset(of: \.session).unsafelyUnwrapped
+        return (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: TLSSession.self)
+    }
+
     /// The place of what requests tell.
     fileprivate var peer: UnsafePointer<PeerTLS> {
         let offset = MemoryLayout<ClientTLS>.offset(of: \.peer).unsafelyUnwrapped

@@ -74,6 +74,10 @@ extension Worker {
 
     /// The same towards the server.
     func endSendingInTunnel(_ connection: UpstreamPointer) {
+        if connection.pointee.state.contains(.isStream) {
+            flushRequestStream(connection, isLast: true)
+            return
+        }
         if let tls = connection.pointee.tls {
             let isOut = endSendingTLS(
                 &tls.pointee, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)

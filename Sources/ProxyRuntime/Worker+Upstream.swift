@@ -9,7 +9,7 @@ import ProxyCore
 
 extension Worker {
     /// What is kept of a request for another try, at most.
-    private static var retainedBytesMax: Int { 64 << 10 }
+    static var retainedBytesMax: Int { 64 << 10 }
     /// How long a server may take nothing of a request that it has answered already.
     private static var finishingIdleMilliseconds: UInt64 { 60_000 }
 
@@ -25,6 +25,12 @@ extension Worker {
             finishConnecting(connection, readiness)
             // Who speaks first may have spoken already, and no other readiness will tell of it.
             if connection.pointee.phase == .handshaking { continueHandshake(connection) }
+        case .multiplexing:
+            if readiness.contains(.writable) {
+                connection.pointee.state.insert(.mayWrite)
+                framesMayLeave(connection)
+            }
+            readFrames(connection)
         case .handshaking:
             if readiness.contains(.writable) {
                 connection.pointee.state.insert(.mayWrite)
@@ -32,6 +38,7 @@ extension Worker {
             }
             if connection.pointee.phase == .handshaking { continueHandshake(connection) }
             if connection.pointee.phase == .busy { readUpstream(connection) }
+            if connection.pointee.phase == .multiplexing { readFrames(connection) }
         case .idle:
             // Nobody asked: bytes, an end or an error make the connection useless (rule 10).
             if connection.pointee.state.contains(.mayRead), hasNews(connection) {
@@ -64,19 +71,31 @@ extension Worker {
     }
 
     private func finishConnecting(_ connection: UpstreamPointer, _ readiness: Readiness) {
-        guard let exchange = connection.pointee.exchange else { preconditionFailure("a connection for nobody") }
         if !readiness.isDisjoint(with: [.failed, .hungUp]) {
-            seekingFailed(exchange, Failure(connectError: Socket.takeError(connection.pointee.socket)))
+            connectingFailed(connection, Failure(connectError: Socket.takeError(connection.pointee.socket)))
         } else if readiness.contains(.writable) {
             connection.pointee.state.insert(.mayWrite)
             connected(connection)
             if connection.pointee.phase == .busy { readUpstream(connection) }
+            if connection.pointee.phase == .multiplexing { readFrames(connection) }
         }
     }
 
     /// Does whatever is possible now.
     func resumeUpstream(_ connection: UpstreamPointer) {
+        if connection.pointee.phase == .multiplexing {
+            readFrames(connection)
+            return
+        }
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
+        if connection.pointee.state.contains(.isStream) {
+            if connection.pointee.state.contains(.isBroken), !connection.pointee.endsWithStream {
+                responseStreamBroke(connection)
+            } else {
+                resumeResponse(connection)
+            }
+            return
+        }
         if connection.pointee.state.contains(.isBroken), connection.pointee.sentBytes == 0,
             !exchange.pointee.machine.hasAnswered
         {
@@ -105,6 +124,15 @@ extension Worker {
     /// The connection is there and the request's head is at hand: in the scratch, if it was just parsed, or kept.
     func sendRequest(_ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream else { preconditionFailure("nowhere to send to") }
+        if connection.pointee.state.contains(.isStream) {
+            sendRequestOnStream(exchange, connection)
+            if exchange.pointee.machine.requestSide != .ended,
+                !exchange.pointee.downstream.pointee.state.contains(.isProcessing)
+            {
+                schedule(exchange.pointee.downstream)
+            }
+            return
+        }
         connection.pointee.decoder.startNext(answering: exchange.pointee.method)
         connection.pointee.sentBytes = 0
         connection.pointee.exchangeCount += 1
@@ -133,7 +161,8 @@ extension Worker {
 
     func forwardRequestContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream, let base = content.baseAddress else { return }
-        let isChunked = exchange.pointee.requestFraming == .chunked
+        let isChunked =
+            exchange.pointee.requestFraming == .chunked && !connection.pointee.state.contains(.isStream)
         if isChunked {
             writeUpstream(connection, exchange) { ChunkedCoding.writeLine(size: content.count, to: &$0) }
         }
@@ -151,18 +180,34 @@ extension Worker {
         let bytes = exchange.pointee.requestTrailers.bytes
         guard let connection = exchange.pointee.upstream, !bytes.isEmpty else { return }
         exchange.pointee.requestEndIsWritten = true
-        writeUpstream(connection, exchange) { $0.append(bytes) }
+        if connection.pointee.state.contains(.isStream) {
+            exchange.pointee.machine.isReplayable = false
+            writeTrailers(toStream: connection) { $0.append(bytes) }
+        } else {
+            writeUpstream(connection, exchange) { $0.append(bytes) }
+        }
         pool.release(&exchange.pointee.requestTrailers)
     }
 
     func forwardRequestTrailers(_ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream else { return }
         exchange.pointee.requestEndIsWritten = true
+        if connection.pointee.state.contains(.isStream) {
+            // They are not kept for another try.
+            exchange.pointee.machine.isReplayable = false
+            writeTrailers(toStream: connection) { HeadRewrite.writeTrailers(self.head, to: &$0) }
+            return
+        }
         writeUpstream(connection, exchange) { HeadRewrite.writeTrailers(self.head, to: &$0) }
     }
 
     func endRequest(_ exchange: ExchangePointer) {
         guard let connection = exchange.pointee.upstream else { return }
+        if connection.pointee.state.contains(.isStream) {
+            flushRequestStream(connection, isLast: true)
+            exchange.pointee.requestEndIsWritten = true
+            return
+        }
         if !exchange.pointee.requestEndIsWritten, exchange.pointee.requestFraming == .chunked {
             writeUpstream(connection, exchange) { ChunkedCoding.writeLastChunk(to: &$0) }
         }
@@ -203,6 +248,10 @@ extension Worker {
     /// Writes what this turn has collected for the server; what the socket does not take waits.
     func flush(_ connection: UpstreamPointer) {
         guard !upstreamGather.isEmpty else { return }
+        if connection.pointee.state.contains(.isStream) {
+            flushRequestStream(connection, isLast: false)
+            return
+        }
         defer { upstreamGather.clear() }
         guard !connection.pointee.state.contains(.isBroken) else { return }
         let outcome =
@@ -232,6 +281,11 @@ extension Worker {
             if connection.pointee.phase == .finishing { closeUpstream(connection) } else { sendingBroke(connection) }
             return
         }
+        outboundDrained(connection)
+    }
+
+    /// Everything that waited for the server was taken.
+    func outboundDrained(_ connection: UpstreamPointer) {
         if connection.pointee.phase == .finishing {
             closeUpstream(connection)
             return
@@ -306,9 +360,9 @@ extension Worker {
             let event = connection.pointee.decoder.next(input, from: &offset, into: head, limits: limits)
             switch event {
             case .needsInput: break decoding
-            case .interim: forwardInterim(exchange)
+            case .interim, .failed: _ = relayHead(event, exchange, connection)
             case .head:
-                forwardedHead = forwardHead(exchange, connection)
+                forwardedHead = relayHead(event, exchange, connection)
                 if connection.pointee.exchange == first, first.pointee.machine.isTunnel {
                     openTunnel(first, UnsafeBufferPointer(rebasing: input[offset...]))
                     offset = input.count
@@ -329,10 +383,6 @@ extension Worker {
                 }
             case .ended:
                 endResponse(exchange, connection, hasSurplus: offset < input.count)
-            case .failed(let fault):
-                let cause: Failure =
-                    fault == .headTooLong || fault == .tooManyFields ? .responseHeadTooLong : .responseRefused
-                perform(exchange.pointee.machine.upstreamFailed(cause, fault: fault), for: exchange)
             }
         }
         if downstream.pointee.phase != .closed { flush(downstream) } else { downstreamGather.clear() }
@@ -360,6 +410,36 @@ extension Worker {
         } else {
             keep(input, from: offset, isScratch: isScratch, in: &connection.pointee.inbound)
         }
+    }
+
+    /// - Returns: whether a final head was forwarded.
+    @inline(__always)
+    func relayHead(_ event: MessageEvent, _ exchange: ExchangePointer, _ connection: UpstreamPointer) -> Bool {
+        switch event {
+        case .interim: forwardInterim(exchange)
+        case .head: return forwardHead(exchange, connection)
+        case .failed(let fault):
+            let cause: Failure =
+                fault == .headTooLong || fault == .tooManyFields ? .responseHeadTooLong : .responseRefused
+            perform(exchange.pointee.machine.upstreamFailed(cause, fault: fault), for: exchange)
+        case .needsInput, .content, .trailers, .ended: preconditionFailure("no head")
+        }
+        return false
+    }
+
+    /// Trailers of a response from a server of HTTP/2, when all content before them was passed on.
+    func writeKeptTrailers(_ exchange: ExchangePointer) {
+        let downstream = exchange.pointee.downstream
+        let bytes = exchange.pointee.responseTrailers.bytes
+        let isToStream = downstream.pointee.state.contains(.isStream)
+        guard !bytes.isEmpty, isToStream || exchange.pointee.responseFraming == .chunked else { return }
+        exchange.pointee.responseEndIsWritten = true
+        if isToStream {
+            writeTrailers(toStream: downstream) { $0.append(bytes) }
+        } else {
+            write(to: downstream) { $0.append(bytes) }
+        }
+        pool.release(&exchange.pointee.responseTrailers)
     }
 
     private func forwardTrailers(_ exchange: ExchangePointer) {
@@ -433,7 +513,7 @@ extension Worker {
 
     /// A server's final head was written: how long it was here is counted, from the beginning of the turn in which it was
     /// received. Whatever else the turn did for the exchange meanwhile is counted with it.
-    private func noteHold(_ downstream: DownstreamPointer) {
+    func noteHold(_ downstream: DownstreamPointer) {
         // Of a stream's, when it has left with its connection's other frames.
         if downstream.pointee.state.contains(.isStream) {
             downstream.pointee.http2?.pointee.headCount += 1
@@ -444,7 +524,7 @@ extension Worker {
             microseconds: Clock.monotonicMicroseconds() &- nowMicroseconds, listener: listener.pointee.index)
     }
 
-    private func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
+    func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
         guard let base = content.baseAddress else { return }
         let downstream = exchange.pointee.downstream
         let isChunked =
@@ -510,6 +590,11 @@ extension Worker {
         else { preconditionFailure("nothing to release") }
         exchange.pointee.upstream = nil
         connection.pointee.exchange = nil
+        if connection.pointee.state.contains(.isStream) {
+            streamReleased(connection)
+            leaveServer(exchange)
+            return
+        }
         if !connection.pointee.outbound.isEmpty, !connection.pointee.state.contains(.isBroken) {
             connection.pointee.phase = .finishing
             updateTimer(connection)
@@ -566,9 +651,16 @@ extension Worker {
             connection.pointee.server?.pointee.idle.remove(connection.idleLink)
             metrics.count(.idleClosed)
         case .busy: upstreamGather.clear()
-        case .connecting, .handshaking, .finishing, .closed: break
+        case .connecting, .handshaking, .multiplexing, .finishing, .closed: break
         }
         connection.pointee.phase = .closed
+        if connection.pointee.http2 != nil || connection.pointee.state.contains(.isStream) {
+            if connection.pointee.state.contains(.isStream) {
+                closeResponseStream(connection)
+                return
+            }
+            endHTTP2(connection)
+        }
         metrics.count(.upstreamClosed)
         if connection.pointee.state.contains(.isTLS) { endTLS(connection) }
         wheel.remove(connection.timer)
@@ -589,6 +681,9 @@ extension Worker {
         if connection.pointee.phase == .finishing {
             wheel.set(
                 connection.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
+        }
+        if connection.pointee.phase == .multiplexing {
+            wheel.set(connection.timer, deadlineMilliseconds: framesDeadline(connection))
         }
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
@@ -612,7 +707,8 @@ extension Worker {
     func upstreamTimerExpired(_ connection: UpstreamPointer) {
         switch connection.pointee.phase {
         case .connecting, .handshaking:
-            if let exchange = connection.pointee.exchange { seekingFailed(exchange, .connectTimedOut) }
+            connectingFailed(connection, .connectTimedOut)
+        case .multiplexing: framesTimerExpired(connection)
         case .idle, .finishing: closeUpstream(connection)
         case .busy:
             guard let exchange = connection.pointee.exchange else { return }

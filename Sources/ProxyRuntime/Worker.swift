@@ -377,9 +377,11 @@ final class Worker {
                 if let connection = downstreams.find(token.slabToken) { connectionFreed(connection.pointee.listener) }
                 downstreams.free(token.slabToken)
             case TokenKind.upstream:
-                let server = upstreams.find(token.slabToken)?.pointee.server
+                let connection = upstreams.find(token.slabToken)
+                let server = connection?.pointee.server
+                let isStream = connection?.pointee.state.contains(.isStream) ?? false
                 upstreams.free(token.slabToken)
-                if let server { connectionFreed(server) }
+                if let server { connectionFreed(server, isStream: isStream) }
             default: break
             }
         }
