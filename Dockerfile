@@ -1,8 +1,8 @@
-# Built with the whole toolchain, run with the binary, c-ares, OpenSSL, what the C++ runtime needs, and the authorities
+# Built with the whole toolchain, run with the binary, c-ares, nghttp2, OpenSSL, what the C++ runtime needs, and the authorities
 # that upstreams' certificates are verified against.
 FROM swift:6.3-bookworm AS build
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libc-ares-dev libssl-dev \
+    && apt-get install -y --no-install-recommends libc-ares-dev libnghttp2-dev libssl-dev \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # The dependencies first: they are fetched again only when the manifest changes.
@@ -16,7 +16,7 @@ RUN swift build -c release --static-swift-stdlib --product headfirst \
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libc-ares2 libssl3 libstdc++6 \
+    && apt-get install -y --no-install-recommends ca-certificates libc-ares2 libnghttp2-14 libssl3 libstdc++6 \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY docs/container/proxy.conf /etc/headfirst/proxy.conf
 COPY --from=build /out/headfirst /usr/local/bin/headfirst

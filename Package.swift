@@ -79,7 +79,8 @@ let package = Package(
         .testTarget(
             name: "FaultSweepTests",
             dependencies: [
-                "TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "TLS", "EventLoop", "Bytes",
+                "TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTP2", "HTTPSemantics",
+                "TLS", "EventLoop", "Bytes",
             ],
             swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["TestSupport", "Bytes"], swiftSettings: strict),

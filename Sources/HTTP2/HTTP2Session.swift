@@ -147,6 +147,15 @@ public struct HTTP2Session {
     public var streamCount: Int { storage.pointee.streamCount }
     /// Streams that were begun by us.
     public var begunCount: Int { storage.pointee.begunCount }
+    /// Whether anybody still has a stream.
+    public var hasOwnedStreams: Bool {
+        var stream = storage.pointee.firstStream
+        while let current = stream {
+            if current.pointee.owner != nil { return true }
+            stream = current.pointee.next
+        }
+        return false
+    }
     /// Whether a head is under way.
     public var isWithinHead: Bool { storage.pointee.hasSection }
     /// Whether `receive` has to be called again, also without bytes.
@@ -404,18 +413,19 @@ public struct HTTP2Session {
     /// Sends a request's head that the engine has written, on a stream of its own. What stands behind it is content.
     /// - Parameters:
     ///   - isWhole: whether nothing follows.
+    ///   - opensTunnel: whether its Upgrade is asked for by extended CONNECT.
     ///   - isTLS: whether the connection speaks TLS.
     ///   - owner: whose the stream is.
     ///   - waiting: as for `adopt`.
     /// - Returns: nil if there is no memory, or the server wants no more.
     public func sendRequest(
-        _ bytes: Int, isWhole: Bool, isTLS: Bool, owner: UnsafeMutableRawPointer,
+        _ bytes: Int, isWhole: Bool, opensTunnel: Bool = false, isTLS: Bool, owner: UnsafeMutableRawPointer,
         waiting: UnsafeMutablePointer<Buffer>
     ) -> HTTP2StreamPointer? {
         let engine = storage.pointee.engine
         let stream = addStream(id: 0)
         var writer = makeWriter(bytes)
-        writer.readRequest(isTLS: isTLS)
+        writer.readRequest(isTLS: isTLS, opensTunnel: opensTunnel)
         let contentBytes = bytes - writer.place
         if isWhole { stream.pointee.state.insert(.sendingEnded) }
         if isWhole, contentBytes == 0 { stream.pointee.state.insert(.endIsSent) }

@@ -63,13 +63,14 @@ struct SectionWriter {
     }
 
     /// A request's head.
-    mutating func readRequest(isTLS: Bool) {
+    /// - Parameter opensTunnel: whether its Upgrade is asked for by extended CONNECT (RFC 8441 section 4).
+    mutating func readRequest(isTLS: Bool, opensTunnel: Bool) {
         let line = lineBytes()
         let methodEnd = ByteScan.first(0x20, in: text, from: 0, end: line)
         let targetStart = methodEnd + 1
         let targetEnd = line - 9  // " HTTP/1.1"
         let isConnect = Head.equals(UnsafeBufferPointer(start: text, count: methodEnd), "connect")
-        add(":method", text, methodEnd)
+        if opensTunnel { add(":method", "CONNECT") } else { add(":method", text, methodEnd) }
         if isConnect {
             add(":authority", text + targetStart, targetEnd - targetStart)
         } else {
@@ -84,7 +85,25 @@ struct SectionWriter {
                 flags: Self.flags)
         }
         place = line + 2
-        readLines(opensTunnel: false, isRequest: true)
+        if opensTunnel, let name = upgradeName() { add(":protocol", name.start, name.count) }
+        readLines(opensTunnel: opensTunnel, isRequest: true)
+    }
+
+    /// What the first Upgrade names, up to a comma.
+    private func upgradeName() -> (start: UnsafePointer<UInt8>, count: Int)? {
+        var index = place
+        while index < end, text[index] != 13 {
+            let lineEnd = ByteScan.first(13, in: text, from: index, end: end)
+            if lineEnd - index > 8, Head.equals(UnsafeBufferPointer(start: text + index, count: 8), "upgrade:") {
+                var start = index + 8
+                while start < lineEnd, text[start] == 0x20 { start += 1 }
+                var stop = start
+                while stop < lineEnd, Head.isToken(text[stop]) { stop += 1 }
+                return (UnsafePointer(text + start), stop - start)
+            }
+            index = lineEnd + 2
+        }
+        return nil
     }
 
     /// A trailer section.
@@ -141,6 +160,7 @@ struct SectionWriter {
         case 7: return matches("upgrade") ? .nothing : .field
         case 10: return matches("connection") || matches("keep-alive") ? .nothing : .field
         case 16: return matches("proxy-connection") ? .nothing : .field
+        case 17 where opensTunnel && matches("sec-websocket-key"): return .nothing
         case 17: return matches("transfer-encoding") ? .nothing : .field
         case 20: return opensTunnel && matches("sec-websocket-accept") ? .nothing : .field
         default: return .field

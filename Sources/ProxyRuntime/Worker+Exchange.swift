@@ -246,7 +246,9 @@ extension Worker {
             endRequest(exchange)
             release(exchange)
         case .release: release(exchange)
-        case .close: letGo(exchange)
+        case .close:
+            if exchange.pointee.machine.isTunnel { endStreamsOfTunnel(exchange) }
+            letGo(exchange)
         case .endSending:
             if let upstream = exchange.pointee.upstream { endSendingInTunnel(upstream) }
         case .reset:
@@ -284,6 +286,7 @@ extension Worker {
         case .endSending: endSendingInTunnel(connection)
         case .close:
             downstreamGather.clear()
+            if exchange.pointee.machine.isTunnel { endStreamsOfTunnel(exchange) }
             // A client that ended its direction may read on: where the end is the close, it must not take a part for
             // the whole (rule 4).
             if exchange.pointee.responseFraming == .untilClose, exchange.pointee.machine.responseSide == .failed {
@@ -297,6 +300,16 @@ extension Worker {
             endExchange(exchange)
             beginClosing(connection)
         }
+    }
+
+    /// A tunnel is over. Where both directions ended in order, a stream's end says so; a socket's close does by itself.
+    private func endStreamsOfTunnel(_ exchange: ExchangePointer) {
+        guard exchange.pointee.machine.responseSide == .ended else { return }
+        if let upstream = exchange.pointee.upstream, upstream.pointee.state.contains(.isStream) {
+            flushRequestStream(upstream, isLast: true)
+        }
+        let downstream = exchange.pointee.downstream
+        if downstream.pointee.state.contains(.isStream) { flushStream(downstream, isLast: true) }
     }
 
     /// Ends the connection so that nobody can take the response for a whole one (rule 4).

@@ -186,7 +186,11 @@ extension Worker {
         http2.pointee.inputIsOver = true
         http2.pointee.session.forEachStream { stream in
             guard let owner = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self) else { return }
-            guard let exchange = owner.pointee.exchange else { return }
+            guard let exchange = owner.pointee.exchange else {
+                // What waits for a window waits for ever.
+                if owner.pointee.phase == .flushing, !owner.pointee.outbound.isEmpty { closeDownstream(owner) }
+                return
+            }
             if exchange.pointee.machine.isTunnel {
                 downstreamBroke(owner)
             } else {
@@ -524,7 +528,7 @@ extension Worker {
             metrics.count(flood)
         }
         let nothingWaits = session.pending.pointee.isEmpty && connection.pointee.outbound.isEmpty
-        let isOver = session.isOver || (http2.pointee.inputIsOver && session.streamCount == 0)
+        let isOver = session.isOver || (http2.pointee.inputIsOver && !session.hasOwnedStreams)
         if isOver, nothingWaits {
             endFrames(connection)
         } else {

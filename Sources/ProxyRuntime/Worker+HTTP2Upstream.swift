@@ -63,7 +63,8 @@ extension Worker {
         let http2 = UnsafeMutablePointer<ServerHTTP2>.allocate(capacity: 1)
         http2.initialize(
             to: ServerHTTP2(
-                connection: connection, idleMillisecondsMax: state.pointee.idleConnectionsMax > 0 ? state.pointee.idleMillisecondsMax : 0,
+                connection: connection,
+                idleMillisecondsMax: state.pointee.idleConnectionsMax > 0 ? state.pointee.idleMillisecondsMax : 0,
                 ageMillisecondsMax: state.pointee.ageMillisecondsMax,
                 exchangesMax: state.pointee.exchangesPerConnectionMax))
         connection.pointee.http2 = http2

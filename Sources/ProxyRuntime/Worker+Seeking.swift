@@ -119,7 +119,8 @@ extension Worker {
         hot.pointee.resolveWaiters = []
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
-                exchange.pointee.upstream == nil, exchange.pointee.awaited == nil, !exchange.pointee.isQueued, exchange.pointee.serverIndex >= 0
+                exchange.pointee.upstream == nil, exchange.pointee.awaited == nil, !exchange.pointee.isQueued,
+                exchange.pointee.serverIndex >= 0
             else { continue }
             guard self.server(of: exchange).pointee.shared.number == server else {
                 hot.pointee.resolveWaiters.append(token)

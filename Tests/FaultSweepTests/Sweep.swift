@@ -37,16 +37,17 @@ final class Sweep {
     ///   - afterRound: see there.
     ///   - transport: how the client's bytes travel.
     ///   - tls: who speaks TLS, if somebody does.
+    ///   - clientProtocols: what clients speak then.
     init(
         layer: @escaping ([ExchangePlan], Bool) -> any ClientLayer = { HTTP1ClientLayer($0, switches: $1) },
         afterRound: @escaping (SweepServers) -> Void = { _ in },
         transport: @escaping (SweepWorld) throws -> any SweepTransport = { try $0.connect() },
-        tls: TLSMode? = nil
+        tls: TLSMode? = nil, clientProtocols: [String] = ["http/1.1"]
     ) throws {
         makeLayer = layer
         makeTransport = transport
         self.afterRound = afterRound
-        secure = try tls.map { try SweepTLS($0) }
+        secure = try tls.map { try SweepTLS($0, clientProtocols: clientProtocols) }
         world = try SweepWorld(secure: secure)
     }
 

@@ -11,6 +11,8 @@ protocol ClientLayer {
     var seen: SeenStream { get }
     /// Whether everything was given out.
     var hasSaidAll: Bool { get }
+    /// Whether a direction of a tunnel ends within the layer, and the connection goes on.
+    var endsTunnels: Bool { get }
     /// Gives out what may be said now, each byte once.
     mutating func takeOutput() -> [UInt8]
     /// Those bytes went out.
@@ -38,6 +40,7 @@ struct HTTP1ClientLayer: ClientLayer {
     var sent: SeenStream { sentReader.stream }
     var seen: SeenStream { seenReader.stream }
     var hasSaidAll: Bool { parts.isEmpty }
+    var endsTunnels: Bool { false }
 
     mutating func takeOutput() -> [UInt8] {
         var output: [UInt8] = []
@@ -204,7 +207,9 @@ final class SweepClient {
         let sent = outbox.send(to: transport, side.pieces, total: sentTotal, max: max, &generator)
         sentTotal += sent.count
         layer.didSend(sent)
-        guard exchangeCase.endsSending, layer.hasSaidAll, outbox.isEmpty, !isFaultDue else { return !sent.isEmpty }
+        guard exchangeCase.endsSending, !layer.endsTunnels, layer.hasSaidAll, outbox.isEmpty, !isFaultDue else {
+            return !sent.isEmpty
+        }
         transport.endSending()
         layer.didEndSending(.clean)
         hasEndedSending = true

@@ -31,6 +31,7 @@ final class SweepWorld {
         servers = try SweepServers { serversTLS?.serve($0) ?? PlainTransport($0) }
         let text = """
             access_log off;
+            http2 on;
             upstream servers {
                 \(servers.ports.map { "server 127.0.0.1:\($0) max_exchanges=64;" }.joined(separator: " "))
                 \(serversTLS == nil ? "" : "tls { verify off; }")

@@ -224,13 +224,20 @@ final class SweepTLS: @unchecked Sendable {
     private let clientPeer: TLSClientPeer
     private let serverContext: TLSServerContext
 
-    init(_ mode: TLSMode) throws {
+    /// What clients offer, if it is not HTTP/1.1.
+    private let clientProtocols: [String]
+
+    /// - Parameter clientProtocols: what clients speak, by ALPN.
+    init(_ mode: TLSMode, clientProtocols: [String] = ["http/1.1"]) throws {
+        self.clientProtocols = clientProtocols
         keys = try .random()
         isOnClients = mode != .servers
         isOnServers = mode != .clients
         clientEnding = mode == .clients ? .notify : .notifyAndFIN
         certificate = try .throwAway(names: ["localhost"], addresses: ["127.0.0.1"], validSeconds: 3600)
-        clientContext = try TLSClientContext(TLSClientPolicy(trust: nil))
+        var clientPolicy = TLSClientPolicy(trust: nil)
+        clientPolicy.applicationProtocols = clientProtocols
+        clientContext = try TLSClientContext(clientPolicy)
         clientPeer = try TLSClientPeer(clientContext, serverName: "localhost")
         serverContext = try TLSServerContext(
             policies: [TLSServerPolicy(name: "servers", certificates: [certificate])], ticketKeys: keys)
@@ -253,8 +260,9 @@ final class SweepTLS: @unchecked Sendable {
     /// The proxy's own: a context for its listener.
     func listenerContext() throws -> TLSServerContext? {
         guard isOnClients else { return nil }
-        return try TLSServerContext(
-            policies: [TLSServerPolicy(name: "listener", certificates: [certificate])], ticketKeys: try .random())
+        var policy = TLSServerPolicy(name: "listener", certificates: [certificate])
+        policy.applicationProtocols = clientProtocols
+        return try TLSServerContext(policies: [policy], ticketKeys: try .random())
     }
 
     /// The proxy's own: how it speaks to a server. Whom it trusts is not what is swept.
