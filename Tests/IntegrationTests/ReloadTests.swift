@@ -428,6 +428,9 @@ private final class Patient: Sendable {
         try ask("three")
         try proxy.reload(off, generation: 4)
         try ask("four")
+        // Its thread writes when it comes to it.
+        let written = Now.milliseconds + 4000
+        while !proxy.folder.read("access.log").contains("/three"), Now.milliseconds < written { usleep(5000) }
         let text = proxy.folder.read("access.log")
         #expect(text.contains("/three") && !text.contains("/four"))
         #expect(!proxy.accessLog.text.contains("/three"))
