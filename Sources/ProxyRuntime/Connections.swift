@@ -110,6 +110,8 @@ struct DownstreamConnection {
     var stream: HTTP2StreamPointer?
     /// Content of a stream that was passed on, or thrown away, before the client was told that it may send as much again.
     var uncreditedBytes: UInt32 = 0
+    /// The trailer section of a stream's request while content before it waits, as it is written.
+    var keptTrailers = Buffer()
     /// When the head's first byte came, or lingering began; milliseconds.
     var phaseStartMilliseconds: UInt64 = 0
     /// What the peer had not acknowledged when the send timer was looked at last.
@@ -193,6 +195,8 @@ struct UpstreamConnection {
     var stream: HTTP2StreamPointer?
     /// Content of a stream that was passed on before the server was told that it may send as much again.
     var uncreditedBytes: UInt32 = 0
+    /// The trailer section of a stream's response while content before it waits, as it is written.
+    var keptTrailers = Buffer()
     /// Whether a final head was written in this turn.
     var forwardedHead = false
     /// Whether the response was complete when its stream was closed.
@@ -273,10 +277,6 @@ struct ExchangeSlot {
     var isHTTP10: Bool { version == .http10 }
     /// `grpc-status` of the response; negative if there was none.
     var grpcStatus: Int8 = -1
-    /// The trailer section of a request in HTTP/2 whose content still waits, as it is written.
-    var requestTrailers = Buffer()
-    /// The same of a response from a server of HTTP/2.
-    var responseTrailers = Buffer()
     /// The connection in HTTP/2 that is being made, and waited for.
     var awaited: UnsafeMutablePointer<UpstreamConnection>?
     /// How the request's content is framed upstream.

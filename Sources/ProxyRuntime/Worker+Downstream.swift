@@ -275,19 +275,20 @@ extension Worker {
     /// Writes what this turn has collected for the client; what the socket does not take waits.
     func flush(_ connection: DownstreamPointer) {
         guard !downstreamGather.isEmpty else { return }
-        if connection.pointee.state.contains(.isStream) {
+        defer { downstreamGather.clear() }
+        let wasEmpty = connection.pointee.outbound.isEmpty
+        let outcome: WriteOutcome
+        if connection.pointee.state.isDisjoint(with: [.isStream, .isBroken, .isTLS]) {
+            outcome = send(
+                downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound,
+                &connection.pointee.state)
+        } else if connection.pointee.state.contains(.isStream) {
             flushStream(connection, isLast: false)
             return
+        } else {
+            guard !connection.pointee.state.contains(.isBroken) else { return }
+            outcome = sendTLS(connection)
         }
-        defer { downstreamGather.clear() }
-        guard !connection.pointee.state.contains(.isBroken) else { return }
-        let wasEmpty = connection.pointee.outbound.isEmpty
-        let outcome =
-            connection.pointee.state.contains(.isTLS)
-            ? sendTLS(connection)
-            : send(
-                downstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state
-            )
         switch outcome {
         case .all: break
         case .some:
@@ -410,7 +411,7 @@ extension Worker {
         }
         shared.connectionClosed()
         metrics.count(.connectionsClosed)
-        hot.pointee.graveyard.append(connection.pointee.timer.owner)
+        buryLater(connection.pointee.timer.owner)
     }
 
     // MARK: Timers

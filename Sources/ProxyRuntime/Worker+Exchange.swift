@@ -346,9 +346,11 @@ extension Worker {
 
     /// Writes a head for the client.
     @inline(__always)
-    func writeHead(_ kind: WrittenHead, to connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void) {
+    func writeHead(
+        _ kind: @autoclosure () -> WrittenHead, to connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void
+    ) {
         if connection.pointee.state.contains(.isStream) {
-            writeHead(kind, toStream: connection, body)
+            writeHead(kind(), toStream: connection, body)
         } else {
             write(to: connection, body)
         }
@@ -426,8 +428,6 @@ extension Worker {
         if let dial = exchange.pointee.dial { endDialling(dial) }
         wheel.remove(exchange.timer)
         pool.release(&exchange.pointee.retained)
-        pool.release(&exchange.pointee.requestTrailers)
-        pool.release(&exchange.pointee.responseTrailers)
         pool.release(&exchange.pointee.memo.block)
         exchange.pointee.downstream.pointee.exchange = nil
         exchanges.free(exchange.pointee.token)

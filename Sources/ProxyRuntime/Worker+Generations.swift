@@ -230,8 +230,7 @@ extension Worker {
 
     @inline(never)
     private func buryReplacedSnapshots() {
-        hot.pointee.graveyard.append(
-            ReadinessToken(kind: TokenKind.snapshot, SlabToken(index: 0, generation: 0)))
+        buryLater(ReadinessToken(kind: TokenKind.snapshot, SlabToken(index: 0, generation: 0)))
     }
 
     /// Frees all snapshots that are neither in force nor held.

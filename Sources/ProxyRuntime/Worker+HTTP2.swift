@@ -268,7 +268,7 @@ extension Worker {
         guard exchange.pointee.requestFraming == .chunked, exchange.pointee.machine.requestSide == .receiving,
             let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) })
         else { return }
-        pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.requestTrailers)
+        pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.downstream.pointee.keptTrailers)
     }
 
     /// The client's end is told when everything before it was passed on.
@@ -446,10 +446,11 @@ extension Worker {
     func closeStream(_ connection: DownstreamPointer) {
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
+        pool.release(&connection.pointee.keptTrailers)
         let code = connection.pointee.endsByReset ? HTTP2ErrorCode.internalError : HTTP2ErrorCode.cancel
         letStreamGo(connection, code)
         release(&connection.pointee.outbound)
-        hot.pointee.graveyard.append(connection.pointee.timer.owner)
+        buryLater(connection.pointee.timer.owner)
     }
 
     // MARK: Frames out
@@ -459,6 +460,7 @@ extension Worker {
         guard connection.pointee.phase == .multiplexing, !connection.pointee.state.contains(.hasFrames) else { return }
         connection.pointee.state.insert(.hasFrames)
         hot.pointee.framed.append(connection.pointee.timer.owner)
+        hot.pointee.work.insert(.frames)
     }
 
     /// Sends the frames of this turn, and what becomes possible by that. What is still left then goes on in the next turn.
@@ -479,8 +481,11 @@ extension Worker {
             }
             hot.pointee.framedNow.removeAll(keepingCapacity: true)
             takeNotices()
-            if !hot.pointee.agenda.isEmpty { runAgenda() }
-            if hot.pointee.framed.isEmpty { return }
+            if hot.pointee.work.contains(.agenda) { runAgenda() }
+            if hot.pointee.framed.isEmpty {
+                hot.pointee.work.remove(.frames)
+                return
+            }
         }
     }
 

@@ -272,7 +272,7 @@ extension Worker {
         case .trailers:
             guard let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) }) else { return }
             exchange.pointee.grpcStatus = head.storage.pointee.grpcStatus
-            pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.responseTrailers)
+            pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &connection.pointee.keptTrailers)
         case .ended: endResponseIfRead(connection)
         case .needsInput, .interim, .head, .failed:
             // A second final head is one that breaks the rules; nghttp2 resets its stream.
@@ -310,7 +310,7 @@ extension Worker {
             if exchange.pointee.machine.downward == .open { responseInputEnded(connection) }
             return
         }
-        writeKeptTrailers(exchange)
+        writeKeptTrailers(of: connection, exchange)
         endResponse(exchange, connection, hasSurplus: false)
     }
 
@@ -447,9 +447,10 @@ extension Worker {
     func closeResponseStream(_ connection: UpstreamPointer) {
         wheel.remove(connection.timer)
         if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
+        pool.release(&connection.pointee.keptTrailers)
         letStreamGo(connection, HTTP2ErrorCode.cancel)
         release(&connection.pointee.outbound)
-        hot.pointee.graveyard.append(connection.pointee.timer.owner)
+        buryLater(connection.pointee.timer.owner)
     }
 
     // MARK: Frames out
@@ -459,6 +460,7 @@ extension Worker {
         guard connection.pointee.phase == .multiplexing, !connection.pointee.state.contains(.hasFrames) else { return }
         connection.pointee.state.insert(.hasFrames)
         hot.pointee.framed.append(connection.pointee.timer.owner)
+        hot.pointee.work.insert(.frames)
     }
 
     func sendFrames(of connection: UpstreamPointer) {

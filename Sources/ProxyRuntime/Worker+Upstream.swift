@@ -177,7 +177,8 @@ extension Worker {
 
     /// Trailers of a request whose content had to wait.
     func forwardKeptTrailers(_ exchange: ExchangePointer) {
-        let bytes = exchange.pointee.requestTrailers.bytes
+        let downstream = exchange.pointee.downstream
+        let bytes = downstream.pointee.keptTrailers.bytes
         guard let connection = exchange.pointee.upstream, !bytes.isEmpty else { return }
         exchange.pointee.requestEndIsWritten = true
         if connection.pointee.state.contains(.isStream) {
@@ -186,7 +187,7 @@ extension Worker {
         } else {
             writeUpstream(connection, exchange) { $0.append(bytes) }
         }
-        pool.release(&exchange.pointee.requestTrailers)
+        pool.release(&downstream.pointee.keptTrailers)
     }
 
     func forwardRequestTrailers(_ exchange: ExchangePointer) {
@@ -248,17 +249,18 @@ extension Worker {
     /// Writes what this turn has collected for the server; what the socket does not take waits.
     func flush(_ connection: UpstreamPointer) {
         guard !upstreamGather.isEmpty else { return }
-        if connection.pointee.state.contains(.isStream) {
+        defer { upstreamGather.clear() }
+        let outcome: WriteOutcome
+        if connection.pointee.state.isDisjoint(with: [.isStream, .isBroken, .isTLS]) {
+            outcome = send(
+                upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
+        } else if connection.pointee.state.contains(.isStream) {
             flushRequestStream(connection, isLast: false)
             return
+        } else {
+            guard !connection.pointee.state.contains(.isBroken) else { return }
+            outcome = sendTLS(connection)
         }
-        defer { upstreamGather.clear() }
-        guard !connection.pointee.state.contains(.isBroken) else { return }
-        let outcome =
-            connection.pointee.state.contains(.isTLS)
-            ? sendTLS(connection)
-            : send(
-                upstreamGather, to: connection.pointee.socket, &connection.pointee.outbound, &connection.pointee.state)
         switch outcome {
         case .all(let count), .some(let count):
             connection.pointee.sentBytes += UInt64(count)
@@ -428,9 +430,9 @@ extension Worker {
     }
 
     /// Trailers of a response from a server of HTTP/2, when all content before them was passed on.
-    func writeKeptTrailers(_ exchange: ExchangePointer) {
+    func writeKeptTrailers(of connection: UpstreamPointer, _ exchange: ExchangePointer) {
         let downstream = exchange.pointee.downstream
-        let bytes = exchange.pointee.responseTrailers.bytes
+        let bytes = connection.pointee.keptTrailers.bytes
         let isToStream = downstream.pointee.state.contains(.isStream)
         guard !bytes.isEmpty, isToStream || exchange.pointee.responseFraming == .chunked else { return }
         exchange.pointee.responseEndIsWritten = true
@@ -439,7 +441,7 @@ extension Worker {
         } else {
             write(to: downstream) { $0.append(bytes) }
         }
-        pool.release(&exchange.pointee.responseTrailers)
+        pool.release(&connection.pointee.keptTrailers)
     }
 
     private func forwardTrailers(_ exchange: ExchangePointer) {
@@ -490,17 +492,16 @@ extension Worker {
         }
         let via = exchange.pointee.listener.pointee.via
         let closes = exchange.pointee.machine.closesDownstream
-        let kind: WrittenHead = opensTunnel ? .tunnel : head.isWholeMessage ? .whole : .open
         if route.pointee.responseEdits.isEmpty, !isToHTTP10,
             HeadRewrite.isUsualResponse(head, opensTunnel: opensTunnel)
         {
-            writeHead(kind, to: exchange.pointee.downstream) {
+            writeHead(writtenHead(opensTunnel), to: exchange.pointee.downstream) {
                 HeadRewrite.writeUsualResponse(head, closes: closes, date: date, via: via, to: &$0)
             }
         } else {
             let values = route.pointee.responseEdits.isEmpty ? nil : rememberedValues(of: exchange)
             let rewrite = HeadRewrite(head, values: values, via: via)
-            writeHead(kind, to: exchange.pointee.downstream) {
+            writeHead(writtenHead(opensTunnel), to: exchange.pointee.downstream) {
                 rewrite.writeResponse(
                     edits: route.pointee.responseEdits, isToHTTP10: isToHTTP10, closes: closes,
                     opensTunnel: opensTunnel, date: date, to: &$0)
@@ -509,6 +510,11 @@ extension Worker {
         // With a final head the wait for request content is not the client's fault any more.
         if exchange.pointee.machine.requestSide == .receiving { updateTimer(exchange.pointee.downstream) }
         return true
+    }
+
+    /// What follows the final head in the scratch.
+    private func writtenHead(_ opensTunnel: Bool) -> WrittenHead {
+        opensTunnel ? .tunnel : head.isWholeMessage ? .whole : .open
     }
 
     /// A server's final head was written: how long it was here is counted, from the beginning of the turn in which it was
@@ -671,7 +677,7 @@ extension Worker {
         } else {
             Socket.close(connection.pointee.socket)
         }
-        hot.pointee.graveyard.append(connection.pointee.timer.owner)
+        buryLater(connection.pointee.timer.owner)
     }
 
     // MARK: Timers

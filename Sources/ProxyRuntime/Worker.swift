@@ -105,6 +105,15 @@ final class Worker {
     var peerEventSecond: UInt64 = 0
     var peerEventCount = 0
 
+    /// Which of the lists below has something in it.
+    struct Work: OptionSet {
+        let rawValue: UInt8
+        static let agenda = Work(rawValue: 1 << 0)
+        static let putOff = Work(rawValue: 1 << 1)
+        static let frames = Work(rawValue: 1 << 2)
+        static let graveyard = Work(rawValue: 1 << 3)
+    }
+
     /// See `hot`.
     struct HotState {
         var nowMicroseconds: UInt64
@@ -127,6 +136,8 @@ final class Worker {
         var log: WorkerLog?
         /// Exchanges that wait for a server's addresses.
         var resolveWaiters: [SlabToken] = []
+        /// One look tells whether there is anything in the next four lists.
+        var work: Work = []
         var agenda: [ReadinessToken] = []
         /// The agenda of the next round: connections that had their share of this one.
         var nextAgenda: [ReadinessToken] = []
@@ -231,24 +242,37 @@ final class Worker {
     func turn(timeoutMilliseconds: Int32) -> Int {
         let count = epoll.wait(timeoutMilliseconds: timeoutMilliseconds)
         updateTime()
-        let putOffCount = hot.pointee.nextAgenda.count
+        let putOffCount = hot.pointee.work.contains(.putOff) ? hot.pointee.nextAgenda.count : 0
         for index in 0..<count {
             let event = epoll.event(index)
             dispatch(event.token, event.readiness)
-            if !hot.pointee.agenda.isEmpty { runAgenda() }
-            if hot.pointee.framed.count >= Self.framedMax { sendFrames() }
+            if !hot.pointee.work.isEmpty { eventEnded() }
         }
         wheel.advance(to: nowMilliseconds) { expired($0) }
-        if putOffCount > 0 { takeNextAgenda(putOffCount) }
-        if !hot.pointee.agenda.isEmpty { runAgenda() }
-        if !hot.pointee.framed.isEmpty { sendFrames() }
-        if !hot.pointee.graveyard.isEmpty { bury() }
+        if !hot.pointee.work.isEmpty { turnEnded(putOffCount) }
         if isDraining, downstreams.count == 0 { isEnded = true }
         return count
     }
 
+    /// Work that an event has left.
+    @inline(never)
+    private func eventEnded() {
+        if hot.pointee.work.contains(.agenda) { runAgenda() }
+        if hot.pointee.framed.count >= Self.framedMax { sendFrames() }
+    }
+
+    /// Work that is done once in a turn, behind its events and timers.
+    /// - Parameter putOffCount: how many connections were put off before it.
+    @inline(never)
+    private func turnEnded(_ putOffCount: Int) {
+        if putOffCount > 0 { takeNextAgenda(putOffCount) }
+        if hot.pointee.work.contains(.agenda) { runAgenda() }
+        if hot.pointee.work.contains(.frames) { sendFrames() }
+        if hot.pointee.work.contains(.graveyard) { bury() }
+    }
+
     private func waitMilliseconds() -> Int32 {
-        if !hot.pointee.nextAgenda.isEmpty || !hot.pointee.framed.isEmpty { return 0 }
+        if !hot.pointee.work.isEmpty { return 0 }
         guard let next = wheel.nextMilliseconds else { return -1 }
         return next <= nowMilliseconds ? 0 : Int32(clamping: next - nowMilliseconds)
     }
@@ -314,12 +338,15 @@ final class Worker {
             }
         }
         hot.pointee.agenda.removeAll(keepingCapacity: true)
+        hot.pointee.work.remove(.agenda)
     }
 
     /// What was put off in the last round comes behind the events of this one.
     private func takeNextAgenda(_ count: Int) {
         hot.pointee.agenda.append(contentsOf: hot.pointee.nextAgenda.prefix(count))
         hot.pointee.nextAgenda.removeFirst(count)
+        hot.pointee.work.insert(.agenda)
+        if hot.pointee.nextAgenda.isEmpty { hot.pointee.work.remove(.putOff) }
     }
 
     /// Reads of one connection in one round: half a MiB at the default `relay_buffer`.
@@ -338,6 +365,7 @@ final class Worker {
         guard !state.contains(.isScheduled) else { return }
         state.insert(.isScheduled)
         hot.pointee.nextAgenda.append(owner)
+        hot.pointee.work.insert(.putOff)
     }
 
     /// Goes on with a client's connection after this event.
@@ -345,6 +373,7 @@ final class Worker {
         guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
         connection.pointee.state.insert(.isScheduled)
         hot.pointee.agenda.append(connection.pointee.timer.owner)
+        hot.pointee.work.insert(.agenda)
     }
 
     /// Goes on with a server's connection after this event.
@@ -352,6 +381,7 @@ final class Worker {
         guard !connection.pointee.state.contains(.isScheduled), connection.pointee.phase != .closed else { return }
         connection.pointee.state.insert(.isScheduled)
         hot.pointee.agenda.append(connection.pointee.timer.owner)
+        hot.pointee.work.insert(.agenda)
     }
 
     private func expired(_ entry: UnsafeMutablePointer<TimerEntry>) {
@@ -387,8 +417,15 @@ final class Worker {
         }
         if hot.pointee.slots.count > 1 { freeReplacedSnapshots() }
         hot.pointee.graveyard.removeAll(keepingCapacity: true)
+        hot.pointee.work.remove(.graveyard)
         if acceptingIsPaused, !isDraining { resumeAccepting() }
         if !looksAtMemory, hasMemoryToSpare { lookAtMemoryLater() }
+    }
+
+    /// The slot is freed at the end of the batch.
+    func buryLater(_ token: ReadinessToken) {
+        hot.pointee.graveyard.append(token)
+        hot.pointee.work.insert(.graveyard)
     }
 
     // MARK: Memory
