@@ -62,6 +62,14 @@ public enum ByteScan {
                 index &+= 16
             }
         #endif
+        return usualFieldValueEndInWords(bytes, from: index, end: end)
+    }
+
+    /// The rest of it, where less than a vector is left. Apart, so that its constants are not loaded for every value.
+    @usableFromInline @inline(never) static func usualFieldValueEndInWords(
+        _ bytes: UnsafePointer<UInt8>, from: Int, end: Int
+    ) -> Int {
+        var index = from
         // A byte of 0x7F becomes 0x80 by one more. The carry of 0xFF may make another byte look like it.
         while index &+ 8 <= end {
             let word = load(bytes, index)
@@ -105,6 +113,13 @@ public enum ByteScan {
                 index &+= 16
             }
         #endif
+        return firstInWords(byte, in: bytes, from: index, end: end)
+    }
+
+    @usableFromInline @inline(never) static func firstInWords(
+        _ byte: UInt8, in bytes: UnsafePointer<UInt8>, from: Int, end: Int
+    ) -> Int {
+        var index = from
         while index &+ 8 <= end {
             let hits = equal(load(bytes, index), byte)
             if hits != 0 { return index &+ hits.trailingZeroBitCount >> 3 }

@@ -187,7 +187,6 @@ public struct Exchange: Sendable {
     public let onClientClose: ClientClosePolicy
     private let isIdempotent: Bool
     private let isHTTP10: Bool
-    private let isHTTP2: Bool
     private let retriesMax: UInt8
     private let contentBytesMax: UInt64
 
@@ -240,7 +239,6 @@ public struct Exchange: Sendable {
         onClientClose = forwarding.onClientClose
         isIdempotent = storage.pointee.method.isIdempotent
         isHTTP10 = storage.pointee.facts.contains(.isHTTP10)
-        isHTTP2 = storage.pointee.facts.contains(.isHTTP2)
         retriesMax = UInt8(clamping: forwarding.retriesMax)
         contentBytesMax = forwarding.contentBytesMax.map(UInt64.init) ?? .max
         closesDownstream = !mayPersist || !head.isPersistent
@@ -335,14 +333,17 @@ public struct Exchange: Sendable {
     }
 
     /// An interim response's head was received (RFC 9110 section 15.2).
-    public mutating func interimReceived(status: UInt16, bytes: Int, now: UInt64) -> Actions {
+    /// - Parameter isToHTTP2: whether the client speaks HTTP/2.
+    public mutating func interimReceived(
+        status: UInt16, bytes: Int, isToHTTP2: Bool = false, now: UInt64
+    ) -> Actions {
         guard responseSide == .awaitingHead else { return failUpstream(.responseRefused) }
         interimBytes += UInt32(clamping: bytes)
         if interimBytes > Self.interimBytesMax { return failUpstream(.tooManyInterim) }
         if phases.firstInterim == 0 { phases.firstInterim = now }
         if status == 100 { awaitsContinue = false }
         // A 100 is part of the request's handshake: it is asked for, so no policy holds it back.
-        let isWanted = interim == .forward || (interim == .http2 && isHTTP2) || status == 100
+        let isWanted = interim == .forward || (interim == .http2 && isToHTTP2) || status == 100
         return Actions(isHTTP10 || !isWanted ? .none : .forwardInterim)
     }
 

@@ -38,7 +38,7 @@ struct SocketState: OptionSet {
     static let awaitsProxyHeader = SocketState(rawValue: 1 << 10)
     /// It has no socket: it is a stream of another connection.
     static let isStream = SocketState(rawValue: 1 << 11)
-    /// The first bytes tell whether HTTP/2 is spoken.
+    /// HTTP/2 is spoken, or the first bytes tell whether it is.
     static let mayBeHTTP2 = SocketState(rawValue: 1 << 12)
     /// It is among those whose frames are sent at the end of the turn.
     static let hasFrames = SocketState(rawValue: 1 << 13)

@@ -162,7 +162,7 @@ extension Worker {
     private func consume(
         _ input: UnsafeBufferPointer<UInt8>, from connection: DownstreamPointer, isScratch: Bool
     ) {
-        if !connection.pointee.state.isDisjoint(with: .mayBeHTTP2) || connection.pointee.phase == .multiplexing {
+        if connection.pointee.state.contains(.mayBeHTTP2) {
             guard !consumeAsHTTP2(input, from: connection, isScratch: isScratch) else { return }
         }
         if let exchange = connection.pointee.exchange, exchange.pointee.machine.isTunnel {

@@ -77,6 +77,7 @@ extension Worker {
             to: ClientHTTP2(session: session, connection: connection, idleSinceMilliseconds: nowMilliseconds))
         connection.pointee.http2 = http2
         connection.pointee.phase = .multiplexing
+        connection.pointee.state.insert(.mayBeHTTP2)
         pool.charge(Self.http2SessionBytes)
         metrics.count(.http2Connections)
         if connection.pointee.listener.pointee.isEnding { announceShutdown(connection) }
@@ -101,7 +102,6 @@ extension Worker {
                 updateTimerAfterInput(connection)
                 return true
             case .whole:
-                connection.pointee.state.remove(.mayBeHTTP2)
                 guard beginHTTP2(connection) else {
                     closeDownstream(connection)
                     return true
@@ -268,7 +268,8 @@ extension Worker {
         guard exchange.pointee.requestFraming == .chunked, exchange.pointee.machine.requestSide == .receiving,
             let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) })
         else { return }
-        pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.downstream.pointee.keptTrailers)
+        pool.append(
+            UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.downstream.pointee.keptTrailers)
     }
 
     /// The client's end is told when everything before it was passed on.

@@ -459,7 +459,8 @@ extension Worker {
         let storage = head.storage
         if let connection = exchange.pointee.upstream { updateTimer(connection) }
         let actions = exchange.pointee.machine.interimReceived(
-            status: storage.pointee.status, bytes: storage.pointee.byteCount, now: nowMicroseconds)
+            status: storage.pointee.status, bytes: storage.pointee.byteCount,
+            isToHTTP2: exchange.pointee.version == .http2, now: nowMicroseconds)
         guard actions.downstream == .forwardInterim else {
             perform(actions, for: exchange)
             return
@@ -610,8 +611,7 @@ extension Worker {
         // The server ends its wait at about the time it names; a second earlier it still listens.
         let peerIdleMilliseconds = UInt64(connection.pointee.peerIdleSeconds) &* 1000
         let isSpent = connection.pointee.exchangeCount >= state.pointee.exchangesPerConnectionMax
-        guard connection.pointee.isPersistent, !connection.pointee.state.contains(.isBroken),
-            !connection.pointee.state.contains(.peerEnded),
+        guard connection.pointee.isPersistent, connection.pointee.state.isDisjoint(with: [.isBroken, .peerEnded]),
             exchange.pointee.machine.tunnelRequest == .none, state.pointee.idleConnectionsMax > 0, !isSpent,
             !server.pointee.isRemoved,
             peerIdleMilliseconds > 1000, !hasUnread(connection)
@@ -684,14 +684,10 @@ extension Worker {
 
     /// Sets the timer for what the connection waits for now. Called at each progress.
     func updateTimer(_ connection: UpstreamPointer) {
-        if connection.pointee.phase == .finishing {
-            wheel.set(
-                connection.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
+        guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else {
+            updateTimerWithoutExchange(connection)
+            return
         }
-        if connection.pointee.phase == .multiplexing {
-            wheel.set(connection.timer, deadlineMilliseconds: framesDeadline(connection))
-        }
-        guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return }
         guard let route = exchange.pointee.route else { preconditionFailure("no route") }
         let limit: Int?
         switch exchange.pointee.machine.responseSide {
@@ -708,6 +704,17 @@ extension Worker {
         case .ended, .failed: limit = nil
         }
         wheel.set(connection.timer, deadlineMilliseconds: after(limit))
+    }
+
+    @inline(never)
+    private func updateTimerWithoutExchange(_ connection: UpstreamPointer) {
+        switch connection.pointee.phase {
+        case .finishing:
+            wheel.set(
+                connection.timer, deadlineMilliseconds: nowMilliseconds + Self.finishingIdleMilliseconds)
+        case .multiplexing: wheel.set(connection.timer, deadlineMilliseconds: framesDeadline(connection))
+        case .connecting, .handshaking, .busy, .idle, .closed: break
+        }
     }
 
     func upstreamTimerExpired(_ connection: UpstreamPointer) {
