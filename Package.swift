@@ -69,6 +69,8 @@ let package = Package(
         .testTarget(
             name: "MetricsTests", dependencies: ["ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
+        .testTarget(
+            name: "HTTP2Tests", dependencies: ["TestSupport", "HTTP2", "HTTPSemantics", "Bytes"], swiftSettings: strict),
         .testTarget(name: "TLSTests", dependencies: ["TestSupport", "TLS"], swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
         // What several test targets share.

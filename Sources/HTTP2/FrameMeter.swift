@@ -89,13 +89,20 @@ struct FrameMeter: Sendable {
     private var header: UInt64 = 0
     private var headerBytes: UInt32 = 0
 
+    /// Whether HEADERS of the peer begin streams: a server's answer what we asked.
+    private let peerAsks: Bool
+
     private static let headerBytesMax: UInt32 = 9
     /// A step of a window that is worth a frame of its own.
     private static let windowStepMin: UInt32 = 1024
 
     /// A meter at the start of a connection.
     /// - Parameter prefaceBytes: what comes before the first frame.
-    init(prefaceBytes: UInt32) { skipped = prefaceBytes }
+    /// - Parameter peerAsks: whether the peer is a client.
+    init(prefaceBytes: UInt32, peerAsks: Bool = true) {
+        skipped = prefaceBytes
+        self.peerAsks = peerAsks
+    }
 
     /// Looks at what came, and charges for it.
     mutating func scan(_ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget) {
@@ -139,7 +146,7 @@ struct FrameMeter: Sendable {
         let isMarked = flags & 1 != 0  // END_STREAM, or ACK
         switch UInt8(truncatingIfNeeded: word >> 32) {
         case 0: if length == 0, !isMarked { budget.spend(1, .emptyData) }
-        case 1: budget.spend(1, .streams)
+        case 1: if peerAsks { budget.spend(1, .streams) }
         case 3: budget.spend(2, .resets)
         case 4: if !isMarked { budget.spend(2, .settings) }
         case 6: if !isMarked { budget.spend(1, .pings) }

@@ -119,7 +119,7 @@ public struct HTTP2Engine {
         nghttp2_option_set_no_closed_streams(options, 1)
         nghttp2_option_set_builtin_recv_extension_type(options, UInt8(NGHTTP2_PRIORITY_UPDATE.rawValue))
         // Our own budget of frames is tighter; these are a second line.
-        nghttp2_option_set_max_outbound_ack(options, 500)
+        nghttp2_option_set_max_outbound_ack(options, 1000)
         nghttp2_option_set_stream_reset_rate_limit(options, 1000, 33)
         // Heads are bounded by us, in bytes of their fields.
         nghttp2_option_set_max_send_header_block_length(options, 4 * sectionBytesMax)

@@ -91,7 +91,7 @@ public struct HTTP2Session {
         storage.initialize(
             to: Storage(
                 engine: engine.storage, role: role, limits: limits,
-                meter: FrameMeter(prefaceBytes: role == .server ? 24 : 0),
+                meter: FrameMeter(prefaceBytes: role == .server ? 24 : 0, peerAsks: role == .server),
                 budget: FrameBudget(nowMilliseconds: nowMilliseconds)))
         let result =
             role == .server
@@ -219,7 +219,7 @@ public struct HTTP2Session {
         storage.pointee.isReceiving = false
         if storage.pointee.hasSection { keepSection() }
         guard count >= 0 else {
-            storage.pointee.isFailed = true
+            fail(count)
             return nil
         }
         // Only what was read is charged for: a pause has left the rest for the next call.
@@ -227,6 +227,30 @@ public struct HTTP2Session {
             UnsafeBufferPointer(rebasing: slice[..<count]), charging: &storage.pointee.budget)
         if storage.pointee.budget.isExhausted { terminate(HTTP2ErrorCode.enhanceYourCalm) }
         return count
+    }
+
+    /// nghttp2 reads no further, and says nothing by itself: the last word is ours.
+    private func fail(_ error: Int) {
+        storage.pointee.isFailed = true
+        let code: UInt32
+        switch nghttp2_error(rawValue: Int32(error)) {
+        case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+            storage.pointee.budget.spend(.max / 2, .continuations)
+            code = HTTP2ErrorCode.enhanceYourCalm
+        case NGHTTP2_ERR_FLOODED:
+            // Acknowledgements that the peer does not take.
+            storage.pointee.budget.spend(.max / 2, .pings)
+            code = HTTP2ErrorCode.enhanceYourCalm
+        case NGHTTP2_ERR_BAD_CLIENT_MAGIC: code = HTTP2ErrorCode.protocolError
+        default: code = HTTP2ErrorCode.internalError
+        }
+        let last = UInt32(bitPattern: nghttp2_session_get_last_proc_stream_id(storage.pointee.session))
+        let words = [UInt64(8) << 40 | UInt64(7) << 32, UInt64(last) << 32 | UInt64(code)]
+        var frame: [UInt8] = []
+        for word in words { frame += withUnsafeBytes(of: word.bigEndian) { Array($0) } }
+        // The number of the stream, four bytes, of which the first word has three.
+        frame.insert(0, at: 8)
+        frame.withUnsafeBytes { storage.pointee.engine.pointee.pool.append($0, to: &storage.pointee.pending) }
     }
 
     /// A section goes on in another call: its text is kept with its lines.

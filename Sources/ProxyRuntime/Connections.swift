@@ -40,6 +40,8 @@ struct SocketState: OptionSet {
     static let isStream = SocketState(rawValue: 1 << 11)
     /// HTTP/2 is spoken, or the first bytes tell whether it is.
     static let mayBeHTTP2 = SocketState(rawValue: 1 << 12)
+    /// What it still sends is not read, and it is not waited for.
+    static let isUnwelcome = SocketState(rawValue: 1 << 14)
     /// It is among those whose frames are sent at the end of the turn.
     static let hasFrames = SocketState(rawValue: 1 << 13)
 }

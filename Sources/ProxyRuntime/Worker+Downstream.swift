@@ -12,6 +12,8 @@ extension Worker {
     private static var lingerIdleMilliseconds: UInt64 { 5_000 }
     private static var lingerMilliseconds: UInt64 { 30_000 }
     private static var drainLingerMilliseconds: UInt64 { 1_000 }
+    /// How long who is not welcome gets to read why.
+    private static var unwelcomeLingerMilliseconds: UInt64 { 200 }
     /// A sender gets this long before its rate counts.
     private static var rateGraceMilliseconds: UInt64 { 5_000 }
 
@@ -256,6 +258,7 @@ extension Worker {
 
     /// Reads and throws away, so that the client can read our answer before its own bytes are refused.
     private func discardInput(_ connection: DownstreamPointer) {
+        if connection.pointee.state.contains(.isUnwelcome) { return }
         var reads = 0
         while connection.pointee.state.contains(.mayRead) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
@@ -448,6 +451,10 @@ extension Worker {
         case .lingering:
             purpose = .lingering
             // While draining, nobody is waited for longer than it takes to read an answer.
+            if connection.pointee.state.contains(.isUnwelcome) {
+                deadline = connection.pointee.phaseStartMilliseconds + Self.unwelcomeLingerMilliseconds
+                break
+            }
             let (idle, total) =
                 isDraining
                 ? (Self.drainLingerMilliseconds, Self.drainLingerMilliseconds)

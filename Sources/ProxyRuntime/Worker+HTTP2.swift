@@ -531,6 +531,7 @@ extension Worker {
         if http2.pointee.headCount > 0 { noteHolds(of: connection, http2) }
         if let flood = session.flood, !http2.pointee.isFlooded {
             http2.pointee.isFlooded = true
+            connection.pointee.state.insert(.isUnwelcome)
             metrics.count(flood)
         }
         let nothingWaits = session.pending.pointee.isEmpty && connection.pointee.outbound.isEmpty
