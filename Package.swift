@@ -70,13 +70,20 @@ let package = Package(
             name: "MetricsTests", dependencies: ["ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
         .testTarget(
-            name: "HTTP2Tests", dependencies: ["TestSupport", "HTTP2", "HTTPSemantics", "Bytes"], swiftSettings: strict),
+            name: "HTTP2Tests", dependencies: ["HTTP2Support", "HTTP2", "HTTPSemantics", "Bytes"], swiftSettings: strict
+        ),
+        // One end of an HTTP/2 connection, for tests that speak to another.
+        .target(
+            name: "HTTP2Support", dependencies: ["HTTP2", "HTTPSemantics", "Bytes"], path: "Tests/HTTP2Support",
+            swiftSettings: strict),
         .testTarget(name: "TLSTests", dependencies: ["TestSupport", "TLS"], swiftSettings: strict),
         .testTarget(name: "DemoTests", dependencies: ["DemoOrigin"], swiftSettings: strict),
         // What several test targets share.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         // The real binary against scripted, misbehaving peers.
-        .testTarget(name: "IntegrationTests", dependencies: ["headfirst", "TLS"], swiftSettings: strict),
+        .testTarget(
+            name: "IntegrationTests", dependencies: ["headfirst", "TLS", "HTTP2", "HTTP2Support"], swiftSettings: strict
+        ),
         // A worker against peers that end at every byte, driven turn by turn in one thread.
         .testTarget(
             name: "FaultSweepTests",

@@ -2,6 +2,7 @@
 // strings are made here and nowhere else. Every series is there from the start, with 0, so that a first event counts.
 
 import EventLoop
+import HTTP2
 import HTTPSemantics
 import ProxyCore
 
@@ -32,6 +33,7 @@ struct MetricsText {
         writer.writeConnections()
         writer.writeServers()
         writer.writeFailures()
+        writer.writeHTTP2()
         writer.writeTLS()
         writer.writeConfiguration()
         writer.writeProcess()
@@ -188,6 +190,23 @@ struct MetricsText {
         single(
             "headfirst_access_log_lost_total", .counter, "Records of the access log that were lost.",
             UInt64(clamping: shared.records.count))
+    }
+
+    private mutating func writeHTTP2() {
+        single(
+            "headfirst_http2_connections_total", .counter, "Connections of clients that spoke HTTP/2.",
+            metrics.sum { $0.value(.http2Connections) })
+        single(
+            "headfirst_http2_streams_total", .counter, "Requests in HTTP/2, each a stream.",
+            metrics.sum { $0.value(.http2Streams) })
+        begin(
+            "headfirst_http2_floods_total", .counter,
+            "Connections that were ended because of a flood, by what it was of.")
+        for kind in FloodKind.allCases {
+            line(
+                "headfirst_http2_floods_total", [("kind", Self.snakeCase("\(kind)"))],
+                metrics.sum { $0.value(kind) })
+        }
     }
 
     private mutating func writeTLS() {

@@ -1,5 +1,6 @@
 // Floods come to an end, and heavy honest use does not.
 
+import HTTP2Support
 import HTTPSemantics
 import Testing
 

@@ -1,5 +1,6 @@
 // Messages from one end to the other: what is said is told, whatever pieces it comes in.
 
+import HTTP2Support
 import HTTPSemantics
 import Testing
 

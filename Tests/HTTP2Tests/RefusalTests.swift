@@ -1,5 +1,6 @@
 // What is refused: by a fault that the proxy answers, or by a reset; never passed on (RFC 9113 section 8).
 
+import HTTP2Support
 import HTTPSemantics
 import Testing
 

@@ -1,5 +1,6 @@
 // Windows: what is taken is opened again, what is not is not; and nobody waits for another's stream.
 
+import HTTP2Support
 import HTTPSemantics
 import Testing
 

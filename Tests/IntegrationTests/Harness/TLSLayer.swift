@@ -15,6 +15,8 @@ struct TLSClientSettings {
     var serverName = "localhost"
     /// The one version it speaks; nil for all.
     var version: TLSVersion?
+    /// Application protocols that it offers, the first preferred.
+    var protocols = ["http/1.1"]
 }
 
 /// How a client remembers a server, for several connections one after the other.
@@ -29,6 +31,7 @@ final class TLSMemory {
         policy.certificate = try settings.certificate.map {
             try TLSCertificate(certificatePath: files.path("\($0).pem"), keyPath: files.path("\($0).key"))
         }
+        policy.applicationProtocols = settings.protocols
         if let version = settings.version { (policy.minimumVersion, policy.maximumVersion) = (version, version) }
         context = try TLSClientContext(policy)
         peer = try TLSClientPeer(context, serverName: settings.serverName)
@@ -101,6 +104,7 @@ final class TLSLayer {
     var isResumed: Bool { session.isResumed }
     var inputIsOver: Bool { session.inputIsOver }
     var isTruncated: Bool { session.isTruncated }
+    var applicationProtocol: String { String(decoding: session.applicationProtocol, as: UTF8.self) }
     var version: String { String(decoding: session.version, as: UTF8.self) }
 
     /// The peer's certificate in DER.

@@ -1,13 +1,13 @@
 // What the tests of HTTP/2 share: a session with what belongs to it, two of them that speak to each other in memory, and
 // frames by hand for what no honest peer sends.
 
-import Bytes
-import HTTPSemantics
+package import Bytes
+package import HTTPSemantics
 
-@testable import HTTP2
+package import HTTP2
 
 /// What an end has told.
-enum Told: Equatable {
+package enum Told: Equatable {
     case head(stream: Int32, String)
     case interim(stream: Int32, String)
     case content(stream: Int32, String)
@@ -21,23 +21,23 @@ enum Told: Equatable {
 }
 
 /// One end of a connection.
-final class End {
-    let pool = BufferPool(freeBytesMax: 0)
-    let engine: HTTP2Engine
-    let session: HTTP2Session
-    let head = Head(fieldsCapacity: 200)
-    var told: [Told] = []
+package final class End {
+    package let pool = BufferPool(freeBytesMax: 0)
+    package let engine: HTTP2Engine
+    package let session: HTTP2Session
+    package let head = Head(fieldsCapacity: 200)
+    package var told: [Told] = []
     /// Streams that are open, by their number.
-    private(set) var streams: [Int32: HTTP2StreamPointer] = [:]
+    package private(set) var streams: [Int32: HTTP2StreamPointer] = [:]
     private var waiting: [Int32: UnsafeMutablePointer<Buffer>] = [:]
     private var unnumbered: [UnsafeMutablePointer<Buffer>] = []
-    var limits = HeadLimits(headBytesMax: 16 << 10, fieldsMax: 100, targetBytesMax: 8 << 10)
+    package var limits = HeadLimits(headBytesMax: 16 << 10, fieldsMax: 100, targetBytesMax: 8 << 10)
     /// Whether content is taken as it comes.
-    var takesContent = true
-    var now: UInt64 = 0
-    private(set) var isFailed = false
+    package var takesContent = true
+    package var now: UInt64 = 0
+    package private(set) var isFailed = false
 
-    init(_ role: HTTP2Session.Role, _ limits: HTTP2Session.Limits = .init(sectionBytesMax: 16 << 10)) {
+    package init(_ role: HTTP2Session.Role, _ limits: HTTP2Session.Limits = .init(sectionBytesMax: 16 << 10)) {
         guard let engine = HTTP2Engine(pool: pool, random: (3, 4)) else { preconditionFailure("no memory") }
         engine.grow(outgoingBytes: 256 << 10)
         guard let session = HTTP2Session(role, engine, limits: limits, nowMilliseconds: 0) else {
@@ -61,7 +61,7 @@ final class End {
     }
 
     /// How much of a stream's content waits.
-    func waitingBytes(_ stream: Int32) -> Int { waiting[stream]?.pointee.count ?? 0 }
+    package func waitingBytes(_ stream: Int32) -> Int { waiting[stream]?.pointee.count ?? 0 }
 
     private func makeBuffer() -> UnsafeMutablePointer<Buffer> {
         let buffer = UnsafeMutablePointer<Buffer>.allocate(capacity: 1)
@@ -69,14 +69,14 @@ final class End {
         return buffer
     }
 
-    func write(_ text: String) -> Int {
+    package func write(_ text: String) -> Int {
         guard let count = engine.write({ $0.append(text: text) }) else { preconditionFailure("too long") }
         return count
     }
 
     /// - Parameter head: as HTTP/1 has it.
     @discardableResult
-    func request(_ head: String, isWhole: Bool = true, opensTunnel: Bool = false) -> HTTP2StreamPointer? {
+    package func request(_ head: String, isWhole: Bool = true, opensTunnel: Bool = false) -> HTTP2StreamPointer? {
         let buffer = makeBuffer()
         let stream = session.sendRequest(
             write(head), isWhole: isWhole, opensTunnel: opensTunnel, isTLS: false, owner: buffer, waiting: buffer)
@@ -89,16 +89,16 @@ final class End {
         return stream
     }
 
-    func send(_ text: String, isLast: Bool = false, on stream: HTTP2StreamPointer) {
+    package func send(_ text: String, isLast: Bool = false, on stream: HTTP2StreamPointer) {
         send(Array(text.utf8), isLast: isLast, on: stream)
     }
 
-    func send(_ bytes: [UInt8], isLast: Bool = false, on stream: HTTP2StreamPointer) {
+    package func send(_ bytes: [UInt8], isLast: Bool = false, on stream: HTTP2StreamPointer) {
         bytes.withUnsafeBufferPointer { session.sendContent($0, isLast: isLast, on: stream) }
     }
 
     /// What is to be sent, and nothing of it twice.
-    func takeOutput() -> [UInt8] {
+    package func takeOutput() -> [UInt8] {
         session.produce()
         let bytes = Array(session.pending.pointee.bytes)
         pool.release(&session.pending.pointee)
@@ -114,7 +114,7 @@ final class End {
         session.release(stream, code: code)
     }
 
-    func receive(_ bytes: [UInt8], piece: Int = .max) {
+    package func receive(_ bytes: [UInt8], piece: Int = .max) {
         var start = 0
         while start < bytes.count {
             let end = min(bytes.count, start + min(piece, bytes.count))
@@ -172,7 +172,7 @@ final class End {
     }
 
     /// The head in the scratch as HTTP/1 writes it, without lines that are not passed on.
-    var text: String {
+    package var text: String {
         let storage = head.storage
         let all = String(
             decoding: UnsafeBufferPointer(start: storage.pointee.bytes, count: storage.pointee.byteCount), as: UTF8.self
@@ -189,11 +189,11 @@ final class End {
 }
 
 /// A client and a server.
-final class Pair {
-    let client = End(.client)
-    let server: End
+package final class Pair {
+    package let client = End(.client)
+    package let server: End
 
-    init(_ limits: HTTP2Session.Limits = .init(sectionBytesMax: 16 << 10)) {
+    package init(_ limits: HTTP2Session.Limits = .init(sectionBytesMax: 16 << 10)) {
         server = End(.server, limits)
         exchange()
         client.told = []
@@ -202,7 +202,7 @@ final class Pair {
 
     /// Carries bytes until neither has any.
     /// - Parameter piece: how many at once.
-    func exchange(piece: Int = .max) {
+    package func exchange(piece: Int = .max) {
         while true {
             let up = client.takeOutput()
             server.receive(up, piece: piece)
@@ -214,21 +214,21 @@ final class Pair {
 }
 
 /// Frames by hand (RFC 9113 section 4.1).
-enum Frame {
-    static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
-    static let settings = make(4)
+package enum Frame {
+    package static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+    package static let settings = make(4)
 
-    static func make(_ type: UInt8, flags: UInt8 = 0, stream: UInt32 = 0, _ payload: [UInt8] = []) -> [UInt8] {
+    package static func make(_ type: UInt8, flags: UInt8 = 0, stream: UInt32 = 0, _ payload: [UInt8] = []) -> [UInt8] {
         var frame = Array(number(UInt32(payload.count)).dropFirst())
         frame += [type, flags]
         frame += number(stream)
         return frame + payload
     }
 
-    static func number(_ value: UInt32) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }
+    package static func number(_ value: UInt32) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }
 
     /// Fields without the table and without Huffman (RFC 7541 section 6.2.2).
-    static func fields(_ pairs: [(String, String)]) -> [UInt8] {
+    package static func fields(_ pairs: [(String, String)]) -> [UInt8] {
         var bytes: [UInt8] = []
         for (name, value) in pairs {
             bytes.append(0)
@@ -251,18 +251,18 @@ enum Frame {
         return bytes + [UInt8(rest)]
     }
 
-    static func headers(_ pairs: [(String, String)], stream: UInt32 = 1, endsStream: Bool = true) -> [UInt8] {
+    package static func headers(_ pairs: [(String, String)], stream: UInt32 = 1, endsStream: Bool = true) -> [UInt8] {
         make(1, flags: endsStream ? 5 : 4, stream: stream, fields(pairs))
     }
 
-    static let get: [(String, String)] = [
+    package static let get: [(String, String)] = [
         (":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a"),
     ]
 }
 
 extension End {
     /// A server that has got a client's first bytes, and these.
-    static func server(
+    package static func server(
         _ bytes: [UInt8], _ limits: HTTP2Session.Limits = .init(sectionBytesMax: 16 << 10), piece: Int = .max
     ) -> End {
         let end = End(.server, limits)
@@ -271,7 +271,7 @@ extension End {
     }
 
     /// The codes of frames of a type among what is to be sent: of RST_STREAM with their stream, of GOAWAY without.
-    func codes(ofType type: UInt8) -> [UInt32] {
+    package func codes(ofType type: UInt8) -> [UInt32] {
         let bytes = takeOutput()
         var codes: [UInt32] = []
         var place = 0
