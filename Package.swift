@@ -70,7 +70,8 @@ let package = Package(
             name: "MetricsTests", dependencies: ["ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTPSemantics"],
             swiftSettings: strict),
         .testTarget(
-            name: "HTTP2Tests", dependencies: ["HTTP2Support", "HTTP2", "HTTPSemantics", "Bytes"], swiftSettings: strict
+            name: "HTTP2Tests", dependencies: ["TestSupport", "HTTP2Support", "HTTP2", "HTTPSemantics", "Bytes"],
+            swiftSettings: strict
         ),
         // One end of an HTTP/2 connection, for tests that speak to another.
         .target(

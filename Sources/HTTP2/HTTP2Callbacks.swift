@@ -161,21 +161,20 @@ enum HTTP2Callbacks {
         _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, _ storage: Storage,
         _ out: inout ByteWriter
     ) {
-        var section = storage.pointee.section
-        let range = ByteRange(start: section.textBytes, count: value.count)
+        let textBytes = storage.pointee.section.textBytes
+        let range = ByteRange(start: textBytes, count: value.count)
         if let start = value.baseAddress { out.append(start, count: value.count) }
         switch name.count {
-        case 5: section.pseudo.path = range
-        case 7 where name[1] == UInt8(ascii: "m"): section.pseudo.method = range
-        case 7 where name[2] == UInt8(ascii: "c"): section.pseudo.scheme = range
+        case 5: storage.pointee.section.pseudo.path = range
+        case 7 where name[1] == UInt8(ascii: "m"): storage.pointee.section.pseudo.method = range
+        case 7 where name[2] == UInt8(ascii: "c"): storage.pointee.section.pseudo.scheme = range
         case 7:
-            section.pseudo.status = range
-            section.kind = .response
-        case 9: section.pseudo.protocolName = range
-        default: section.pseudo.authority = range
+            storage.pointee.section.pseudo.status = range
+            storage.pointee.section.kind = .response
+        case 9: storage.pointee.section.pseudo.protocolName = range
+        default: storage.pointee.section.pseudo.authority = range
         }
-        section.linesStart = section.textBytes + value.count
-        storage.pointee.section = section
+        storage.pointee.section.linesStart = textBytes + value.count
     }
 
     /// `u=N` of a priority (RFC 9218 section 4); anything odd means the default.

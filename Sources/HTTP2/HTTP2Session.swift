@@ -232,6 +232,8 @@ public struct HTTP2Session {
     /// nghttp2 reads no further, and says nothing by itself: the last word is ours.
     private func fail(_ error: Int) {
         storage.pointee.isFailed = true
+        // What was seen before is told no more: the connection ends with all of its streams.
+        storage.pointee.engine.pointee.seen.removeAll(keepingCapacity: true)
         let code: UInt32
         switch nghttp2_error(rawValue: Int32(error)) {
         case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:

@@ -275,6 +275,27 @@ import Testing
         #expect(try proxy.metric("headfirst_http2_streams_total") == 1)
     }
 
+    @Test func whatNobodyCanReadOnEndsAloneThoughARequestCameWithIt() throws {
+        let proxy = try start(.serving())
+        for count in [100, 2000] {
+            let client = try proxy.connect()
+            let open = Frame.make(1, stream: 3, Frame.fields(Frame.get))
+            let flood = (0..<count).flatMap { _ in Frame.make(9, stream: 3) }
+            try client.send(Frame.preface + Frame.settings + Frame.headers(Frame.get) + open + flood)
+            let (bytes, _) = client.drain()
+            #expect(bytes.contains(7))
+            let other = try proxy.connectHTTP2()
+            #expect(try other.head(of: try other.ask()).hasPrefix("HTTP/1.1 200 "))
+        }
+        // Acknowledgements that nobody takes.
+        let deaf = try proxy.connect(receiveBuffer: 4096)
+        let pings = (0..<3000).flatMap { _ in Frame.make(6, [UInt8](repeating: 0, count: 8)) }
+        _ = try? deaf.sendSome(
+            Frame.preface + Frame.settings + Frame.headers(Frame.get) + pings, stallMilliseconds: 500)
+        let other = try proxy.connectHTTP2()
+        #expect(try other.head(of: try other.ask()).hasPrefix("HTTP/1.1 200 "))
+    }
+
     @Test func aHeadThatDoesNotEndIsNotWaitedForLong() throws {
         let proxy = try start(.serving(), top: "request_head_timeout 300ms;")
         let client = try proxy.connectHTTP2()

@@ -217,7 +217,8 @@ class Headfirst(tls.Headfirst):
 
     def command(self):
         self.admin, self.clear_port = peers.free_port(), peers.free_port()
-        self.extra = "admin { bind 127.0.0.1:%d; }\n%s" % (self.admin, type(self).extra)
+        self.extra = "admin { bind 127.0.0.1:%d; }\ndrain_delay 0s; shutdown_grace 1s;\n%s" % (
+            self.admin, type(self).extra)
         self.listener_extra = "bind 127.0.0.1:%d; http2 on;\n    %s" % (
             self.clear_port, type(self).listener_extra)
         return super().command()
