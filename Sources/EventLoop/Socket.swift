@@ -141,6 +141,11 @@ public enum Socket {
         setOption(socket, Int32(IPPROTO_TCP), TCP_NODELAY, 1)
     }
 
+    /// Bounds what the kernel takes beyond what it can send, so that what is urgent does not wait behind it.
+    public static func setUnsentMax(_ socket: Int32, bytes: Int32) {
+        setOption(socket, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, bytes)
+    }
+
     /// Lets the kernel find dead peers: first probe after `idleSeconds`, then every `intervalSeconds`, given up after 5.
     public static func setKeepAlive(_ socket: Int32, idleSeconds: Int32, intervalSeconds: Int32) {
         setOption(socket, SOL_SOCKET, SO_KEEPALIVE, 1)

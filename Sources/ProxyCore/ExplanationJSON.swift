@@ -63,6 +63,7 @@ extension Explanation {
                         ])
                     })
             ),
+            ("protocol", .string(upstream.protocolVersion.rawValue)),
             ("balance", .string(upstream.balance.rawValue)),
             (
                 "keepalive",

@@ -125,6 +125,9 @@ extension Explanation: CustomStringConvertible {
         for (index, server) in upstream.servers.enumerated() {
             rows.append([index == 0 ? "servers" : "", server.text])
         }
+        if upstream.protocolVersion == .http2 {
+            rows.append(["protocol", "http2: the head's lines go up as fields of HTTP/2"])
+        }
         rows.append(["balance", upstream.balance.rawValue])
         rows.append(["keepalive", upstream.keepalive.text])
         rows.append(["retries", "\(route.forwarding.retriesMax)"])

@@ -58,6 +58,8 @@ extension Worker {
     private static var roundsMax: Int { 8 }
     /// What nghttp2 takes of memory for a connection.
     static var http2SessionBytes: Int { 32 << 10 }
+    /// What the kernel may have of a connection that it cannot send yet.
+    private static var unsentBytesMax: Int32 { 128 << 10 }
     /// How long a client is given to learn of a shutdown before it begins.
     private static var shutdownMilliseconds: UInt64 { 1_000 }
 
@@ -80,6 +82,7 @@ extension Worker {
         connection.pointee.state.insert(.mayBeHTTP2)
         pool.charge(Self.http2SessionBytes)
         metrics.count(.http2Connections)
+        Socket.setUnsentMax(connection.pointee.socket, bytes: Self.unsentBytesMax)
         if connection.pointee.listener.pointee.isEnding { announceShutdown(connection) }
         noteFrames(connection)
         updateTimer(connection)
