@@ -52,6 +52,20 @@ ensure_packages() {
     done
 }
 
+# The Python with the package h2 (PyPI), for peers that speak HTTP/2: the usual one, or one in the cache, made for it.
+# shellcheck disable=SC2034  # used by the scripts that source this file
+use_python_with_h2() {
+    python=python3
+    python3 -c 'import h2' 2>/dev/null && return
+    local folder=${HEADFIRST_CACHE:-$HOME/.cache/headfirst-measure}/h2
+    python=$folder/bin/python
+    "$python" -c 'import h2' 2>/dev/null && return
+    ensure_packages python3-venv
+    echo "missing: the Python package h2; fetching it from PyPI into $folder"
+    python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check 'h2>=4,<5' ||
+        fail "could not fetch the Python package h2" 77
+}
+
 require_swift() {
     local version
     command -v swift >/dev/null || fail "no swift in PATH; install a Swift 6.2 toolchain or newer, or use the Dockerfile" 69

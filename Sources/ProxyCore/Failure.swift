@@ -72,6 +72,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case tooManyInterim
     /// A 101 that nobody asked for.
     case unexpectedSwitch
+    /// It did not switch, and its success would be taken for a tunnel: in HTTP/2 a 2xx opens one (RFC 8441 section 5).
+    case switchIgnored
     /// The content ended too early.
     case responseTruncated
     /// The content stood still for too long.
@@ -101,7 +103,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .nameNotFound, .nameTimedOut, .connectRefused, .connectUnreachable, .connectTimedOut,
             .tlsCertificateRefused, .tlsAlertReceived, .tlsFailed, .closedBeforeResponse, .closedWithinHead,
             .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch,
-            .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut:
+            .switchIgnored, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut:
             .upstream
         case .queueFull, .queueTimedOut, .outOfResources, .shutDown:
             .proxy
@@ -122,8 +124,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .clientGone, .clientStalled: 408
         case .nameNotFound, .connectRefused, .connectUnreachable, .tlsCertificateRefused, .tlsAlertReceived,
             .tlsFailed, .closedBeforeResponse, .closedWithinHead,
-            .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .responseTruncated,
-            .tunnelReset:
+            .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch, .switchIgnored,
+            .responseTruncated, .tunnelReset:
             502
         case .nameTimedOut, .connectTimedOut, .responseHeadTimedOut, .responseIdleTimedOut, .requestTimedOut,
             .tunnelTimedOut:
@@ -158,7 +160,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             default: "http_protocol_error"
             }
         case .responseHeadTooLong, .tooManyInterim: "http_response_header_section_size"
-        case .unexpectedSwitch: "http_upgrade_failed"
+        case .unexpectedSwitch, .switchIgnored: "http_upgrade_failed"
         case .queueFull, .queueTimedOut, .outOfResources: "connection_limit_reached"
         case .shutDown: "destination_unavailable"
         }
@@ -192,6 +194,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .responseHeadTooLong: "the upstream's head is too long"
         case .tooManyInterim: "the upstream sent too many interim responses"
         case .unexpectedSwitch: "the upstream switched protocols without being asked"
+        case .switchIgnored: "the upstream did not switch protocols"
         case .responseTruncated: "the upstream closed the connection within the content"
         case .responseIdleTimedOut: "the upstream's content stood still for too long"
         case .tunnelReset: "the upstream reset the tunnel"
@@ -232,6 +235,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .responseHeadTooLong: "upstream_head_too_long"
         case .tooManyInterim: "upstream_interim_flood"
         case .unexpectedSwitch: "upstream_switched"
+        case .switchIgnored: "upstream_not_switched"
         case .responseTruncated: "upstream_truncated"
         case .responseIdleTimedOut: "upstream_idle_timeout"
         case .tunnelReset: "upstream_reset"
@@ -253,7 +257,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             .methodNotAllowed, .connectForbidden, .misdirected, .requestTimedOut, .clientGone, .clientStalled,
             .closedBeforeResponse,
             .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
-            .unexpectedSwitch, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut, .queueFull,
+            .unexpectedSwitch, .switchIgnored, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut,
+            .queueFull,
             .queueTimedOut, .outOfResources, .shutDown:
             false
         }

@@ -473,6 +473,10 @@ extension Worker {
 
     /// - Returns: whether it was forwarded.
     private func forwardHead(_ exchange: ExchangePointer, _ connection: UpstreamPointer) -> Bool {
+        if exchange.pointee.machine.tunnelRequest == .upgrade, wouldSeemToOpenTunnel(exchange) {
+            perform(exchange.pointee.machine.upstreamFailed(.switchIgnored), for: exchange)
+            return false
+        }
         let actions = exchange.pointee.machine.responseHeadReceived(head, now: nowMicroseconds)
         guard actions.downstream == .forwardHead else {
             perform(actions, for: exchange)
@@ -511,6 +515,12 @@ extension Worker {
         // With a final head the wait for request content is not the client's fault any more.
         if exchange.pointee.machine.requestSide == .receiving { updateTimer(exchange.pointee.downstream) }
         return true
+    }
+
+    /// Whether the head in the scratch grants what was asked for only in the eyes of HTTP/2.
+    private func wouldSeemToOpenTunnel(_ exchange: ExchangePointer) -> Bool {
+        exchange.pointee.downstream.pointee.state.contains(.isStream)
+            && (200..<300).contains(head.storage.pointee.status)
     }
 
     /// What follows the final head in the scratch.

@@ -210,6 +210,15 @@ import Testing
         try client.expect(.closed(stream: 1, code: HTTP2ErrorCode.noError))
     }
 
+    @Test func aSuccessThatOpensNoTunnelIsNone() throws {
+        let client = try start(.serving()).connectHTTP2()
+        let stream = try client.ask(
+            head("GET / HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: Upgrade"), isWhole: false,
+            opensTunnel: true)
+        let answer = try client.head(of: stream)
+        #expect(answer.hasPrefix("HTTP/1.1 502 ") && answer.contains("http_upgrade_failed"))
+    }
+
     @Test func connectIsRefusedWhereNothingAllowsIt() throws {
         let client = try start(.serving()).connectHTTP2()
         let stream = try client.ask(head("CONNECT a:443 HTTP/1.1", "Host: a:443"), isWhole: false)

@@ -1,6 +1,6 @@
 """Starts the proxy and the behaviour probe on free ports; exit status 1 if a case fails, 2 if it could not be run.
 
-    scripts/conformance [--tls client|upstream|both] [--only PREFIX,...]
+    scripts/conformance [--tls client|upstream|both] [--http2] [--only PREFIX,...]
 
 """
 import argparse, os, subprocess, sys
@@ -10,13 +10,15 @@ import peers
 FOLDER = os.path.dirname(__file__)
 PROBE = os.path.join(FOLDER, "../../Tests/Conformance/probe.py")
 TLS_PROBE = os.path.join(FOLDER, "tlsprobe.py")
+HTTP2_PROBE = os.path.join(FOLDER, "http2probe.py")
 # What the probe is told of the configuration below.
 RESPONSE_HEAD_SECONDS = 3
 
 
 class Proxy(peers.Headfirst):
-    def __init__(self, origin_port, side):
+    def __init__(self, origin_port, side, http2):
         super().__init__(origin_port)
+        self.http2 = http2
         self.clients_speak_tls, self.upstream_speaks_tls = side in ("client", "both"), side in ("upstream", "both")
         self.certificate, self.key = self.path("certificate.pem"), self.path("key.pem")
         if side != "none":
@@ -39,11 +41,13 @@ response_head_timeout %ds;
 upstream origin { server 127.0.0.1:%d; %s }
 listener web {
     bind 127.0.0.1:%d%s
+    http2 %s;
     route / { upstream origin; }
 }
 """ % (RESPONSE_HEAD_SECONDS, self.origin_port,
             "tls { ca_file %s; }" % self.certificate if self.upstream_speaks_tls else "", self.port,
-            " tls; tls { certificate %s %s; }" % (self.certificate, self.key) if self.clients_speak_tls else ";"))
+            " tls; tls { certificate %s %s; }" % (self.certificate, self.key) if self.clients_speak_tls else ";",
+            "on" if self.http2 else "tls"))
         return [os.environ["HEADFIRST_BINARY"], "run", "--config", configuration]
 
 
@@ -52,13 +56,19 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tls", choices=("none", "client", "upstream", "both"), default="none",
                         help="whose connections speak TLS; by default nobody's")
+    parser.add_argument("--http2", action="store_true",
+                        help="its clients speak HTTP/2, in clear or over TLS; needs the package h2 from PyPI")
     parser.add_argument("--only", default="", help="prefixes of cases, separated by commas")
     arguments = parser.parse_args()
     origin_port = peers.free_port()
     try:
-        with Proxy(origin_port, arguments.tls) as proxy:
+        with Proxy(origin_port, arguments.tls, arguments.http2) as proxy:
             probe = [PROBE]
-            if arguments.tls != "none":
+            if arguments.http2:
+                if proxy.upstream_speaks_tls:
+                    parser.error("--http2 is for --tls none or client")
+                probe = [HTTP2_PROBE] + (["--certificate", proxy.certificate] if proxy.clients_speak_tls else [])
+            elif arguments.tls != "none":
                 probe = [TLS_PROBE, arguments.tls, proxy.certificate, proxy.key]
             status = subprocess.call(
                 [sys.executable] + probe +

@@ -122,6 +122,7 @@ class Client:
                 raise peers.CannotStart("the proxy does not speak HTTP/2")
         self.received, self.next_stream = b"", 1
         self.end = None                     # (when, how) the connection was brought to its end
+        self.answers, self.over = True, 0   # whether frames are acknowledged; how many streams the other side has ended
         self.settings = {}
         first = PREFACE + (more or settings())
         self.send(first + (window_update(0, window - 65535) if window > 65535 else b""))
@@ -163,6 +164,7 @@ class Client:
                 break
             payload = received[at + 9:at + 9 + length]
             at += 9 + length
+            self.over += kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM
             self.look(kind, flags, payload)
             yield kind, flags, stream & WINDOW_MAX, payload
         self.received = received[at:]
@@ -178,7 +180,15 @@ class Client:
             if code:
                 self.ended("GOAWAY %s" % (CODES[code] if code < len(CODES) else code))
 
+    def greet(self, seconds=5):
+        """Reads the other side's SETTINGS and acknowledges them."""
+        deadline = time.monotonic() + seconds
+        while not self.settings and not self.end and time.monotonic() < deadline:
+            self.read(0.05)
+
     def answer(self, data):
+        if not self.answers:
+            return
         try:
             self.send(data)
         except OSError:

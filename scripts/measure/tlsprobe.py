@@ -184,13 +184,19 @@ def serve_by_tls(origin, certificate, key):
     origin.serve = serve_tls
 
 
-def main():
-    side, certificate, key = sys.argv[1:4]
+def load_probe():
+    """The probe, as a module."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../Tests/Conformance/probe.py")
     specification = importlib.util.spec_from_file_location("probe", path)
     probe = importlib.util.module_from_spec(specification)
     sys.modules["probe"] = probe
     specification.loader.exec_module(probe)
+    return probe
+
+
+def main():
+    side, certificate, key = sys.argv[1:4]
+    probe = load_probe()
     if side in ("client", "both"):
         probe.Client.tls = client_context(certificate)
     if side in ("upstream", "both"):
@@ -198,7 +204,7 @@ def main():
     for name, reason in LEFT_OUT.items():
         print("not over TLS: %s: %s" % (name, reason), flush=True)
     skip = ["--skip", ",".join(LEFT_OUT)] if LEFT_OUT else []
-    sys.argv = [path] + sys.argv[4:] + skip
+    sys.argv = [probe.__file__] + sys.argv[4:] + skip
     return probe.main()
 
 
