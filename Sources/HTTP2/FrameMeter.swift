@@ -105,7 +105,12 @@ struct FrameMeter: Sendable {
     }
 
     /// Looks at what came, and charges for it.
-    mutating func scan(_ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget) {
+    /// - Parameter look: gets the type and the stream of each frame that may be where it must not, and its first four bytes of
+    ///   payload, if they are at hand.
+    mutating func scan(
+        _ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget,
+        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Void = { _, _, _ in }
+    ) {
         guard let base = bytes.baseAddress else { return }
         var index = 0
         let end = bytes.count
@@ -120,17 +125,18 @@ struct FrameMeter: Sendable {
             if headerBytes == 0, end - index >= 9 {
                 let word = UInt64(bigEndian: UnsafeRawPointer(base + index).loadUnaligned(as: UInt64.self))
                 let next = end - index >= 13 ? base + index + 9 : nil
+                let last = base[index + 8]
                 index += 9
-                frameBegan(word, payload: next, &budget)
+                frameBegan(word, last, payload: next, &budget, look)
                 continue
             }
-            // The last byte, the end of the stream's number, is not looked at.
-            if headerBytes < 8 { header = header << 8 | UInt64(base[index]) }
+            let byte = base[index]
+            if headerBytes < 8 { header = header << 8 | UInt64(byte) }
             headerBytes += 1
             index += 1
             if headerBytes == Self.headerBytesMax {
                 headerBytes = 0
-                frameBegan(header, payload: nil, &budget)
+                frameBegan(header, byte, payload: nil, &budget, look)
                 header = 0
             }
         }
@@ -138,13 +144,25 @@ struct FrameMeter: Sendable {
 
     /// - Parameters:
     ///   - word: the header's first eight bytes: length (3), type, flags, and three of the stream's number.
+    ///   - last: the last byte of that number.
     ///   - payload: four bytes of payload, if they are there.
-    private mutating func frameBegan(_ word: UInt64, payload: UnsafePointer<UInt8>?, _ budget: inout FrameBudget) {
+    @inline(__always)
+    private mutating func frameBegan(
+        _ word: UInt64, _ last: UInt8, payload: UnsafePointer<UInt8>?, _ budget: inout FrameBudget,
+        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Void
+    ) {
         let length = UInt32(truncatingIfNeeded: word >> 40)
         let flags = UInt8(truncatingIfNeeded: word >> 24)
         skipped = length
         let isMarked = flags & 1 != 0  // END_STREAM, or ACK
-        switch UInt8(truncatingIfNeeded: word >> 32) {
+        let type = UInt8(truncatingIfNeeded: word >> 32)
+        if type == 1 || type == 2 || type == 3 || type == 16 {
+            let stream = (UInt32(truncatingIfNeeded: word) << 8 | UInt32(last)) & 0x7FFF_FFFF
+            look(
+                type, Int32(stream),
+                payload.map { UInt32(bigEndian: UnsafeRawPointer($0).loadUnaligned(as: UInt32.self)) })
+        }
+        switch type {
         case 0: if length == 0, !isMarked { budget.spend(1, .emptyData) }
         case 1: if peerAsks { budget.spend(1, .streams) }
         case 3: budget.spend(2, .resets)

@@ -113,7 +113,7 @@ enum HTTP2Callbacks {
             || storage.pointee.section.lineCount >= linesOfSectionMax
         if isTooLong || storage.pointee.section.fault != nil {
             // It is read on, since HPACK needs every field, and kept no more.
-            storage.pointee.section.fault = isTooLong ? .headTooLong : .tooManyFields
+            storage.pointee.section.fault = .headTooLong
             storage.pointee.surplusLines += 1
             if storage.pointee.surplusLines % surplusLinesPerToken == 0 {
                 storage.pointee.budget.spend(1, .fieldSections)
@@ -284,6 +284,7 @@ enum HTTP2Callbacks {
 
     private static func frameSent(_ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage) {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_RST_STREAM.rawValue else { return }
+        storage.pointee.ledger.resetByUs(frame.pointee.hd.stream_id)
         switch frame.pointee.rst_stream.error_code {
         // Ours, not the peer's doing.
         case HTTP2ErrorCode.noError, HTTP2ErrorCode.internalError, HTTP2ErrorCode.cancel, HTTP2ErrorCode.connectError:

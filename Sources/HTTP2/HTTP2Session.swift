@@ -55,6 +55,9 @@ public struct HTTP2Session {
         let limits: Limits
         var meter: FrameMeter
         var budget: FrameBudget
+        /// Bytes at the front of what comes next that were looked at already: a pause has left them.
+        var scannedBytes = 0
+        var ledger = StreamLedger()
         var firstStream: HTTP2StreamPointer?
         var streamCount = 0
         var windowBudgetBytes = HTTP2Session.windowBudgetBytes
@@ -211,6 +214,9 @@ public struct HTTP2Session {
         engine.pointee.lineCount = 0
         let slice = UnsafeBufferPointer(rebasing: bytes.prefix(HTTP2Engine.sliceBytesMax))
         storage.pointee.budget.refill(nowMilliseconds: nowMilliseconds)
+        let error = inspect(slice)
+        if storage.pointee.budget.isExhausted { terminate(HTTP2ErrorCode.enhanceYourCalm) }
+        if let error { terminate(error) }
         if storage.pointee.hasSection { restoreSection() }
         storage.pointee.input = slice.baseAddress
         storage.pointee.isReceiving = true
@@ -222,11 +228,27 @@ public struct HTTP2Session {
             fail(count)
             return nil
         }
-        // Only what was read is charged for: a pause has left the rest for the next call.
-        storage.pointee.meter.scan(
-            UnsafeBufferPointer(rebasing: slice[..<count]), charging: &storage.pointee.budget)
-        if storage.pointee.budget.isExhausted { terminate(HTTP2ErrorCode.enhanceYourCalm) }
+        storage.pointee.scannedBytes = slice.count - count
         return count
+    }
+
+    /// Looks at the headers of frames before nghttp2 gets them: what they cost, and whether they are on streams that they may
+    /// not be on any more, of which nghttp2 keeps no memory.
+    /// - Returns: the code of the error that ends the connection.
+    private func inspect(_ slice: UnsafeBufferPointer<UInt8>) -> UInt32? {
+        let fresh = UnsafeBufferPointer(rebasing: slice.dropFirst(storage.pointee.scannedBytes))
+        let session = storage.pointee.session
+        let storage = storage
+        let isServer = storage.pointee.role == .server
+        if storage.pointee.scannedBytes == 0 { storage.pointee.ledger.everythingWasRead() }
+        var error: UInt32?
+        storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream, payload in
+            guard isServer, error == nil else { return }
+            error = storage.pointee.ledger.frameCame(type, stream, payload) {
+                nghttp2_session_get_stream_user_data(session, stream) != nil
+            }
+        }
+        return error
     }
 
     /// nghttp2 reads no further, and says nothing by itself: the last word is ours.
@@ -567,6 +589,7 @@ public struct HTTP2Session {
         guard !storage.pointee.isFailed else { return }
         let last =
             storage.pointee.role == .server ? nghttp2_session_get_last_proc_stream_id(storage.pointee.session) : 0
+        storage.pointee.ledger.isClosed = true
         nghttp2_submit_goaway(storage.pointee.session, 0, last, HTTP2ErrorCode.noError, nil, 0)
     }
 

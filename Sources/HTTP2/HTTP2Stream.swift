@@ -68,6 +68,8 @@ public enum HTTP2ErrorCode {
     public static let protocolError: UInt32 = 0x1
     /// Something on our side failed.
     public static let internalError: UInt32 = 0x2
+    /// A frame came on a stream that was over.
+    public static let streamClosed: UInt32 = 0x5
     /// The stream was not looked at.
     public static let refusedStream: UInt32 = 0x7
     /// Nobody wants it any more.

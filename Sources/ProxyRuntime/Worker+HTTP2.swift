@@ -54,8 +54,8 @@ enum WrittenHead {
 extension Worker {
     /// Connections whose frames may wait for others in one turn.
     static var framedMax: Int { 32 }
-    /// What a connection sends in one round.
-    private static var roundsMax: Int { 8 }
+    /// How often a connection with much to send has its turn in one round of the loop.
+    private static var passesMax: Int { 8 }
     /// What nghttp2 takes of memory for a connection.
     static var http2SessionBytes: Int { 32 << 10 }
     /// What the kernel may have of a connection that it cannot send yet.
@@ -470,7 +470,7 @@ extension Worker {
     /// Sends the frames of this turn, and what becomes possible by that. What is still left then goes on in the next turn.
     @inline(never)
     func sendFrames() {
-        for _ in 0..<4 {
+        for _ in 0..<Self.passesMax {
             swap(&hot.pointee.framed, &hot.pointee.framedNow)
             for index in 0..<hot.pointee.framedNow.count {
                 let token = hot.pointee.framedNow[index]
@@ -563,8 +563,8 @@ extension Worker {
     ) -> FramesOutcome {
         let pending = session.pending
         session.produce()
-        var rounds = 0
         while !pending.pointee.isEmpty, outbound.isEmpty, state.contains(.mayWrite) {
+            let isFull = pending.pointee.count >= HTTP2Session.pendingBytesMax
             if let tls {
                 let isSent = sendTLS(pending.pointee.bytes, &tls.pointee, to: socket, &outbound, &state)
                 pool.release(&pending.pointee)
@@ -581,8 +581,8 @@ extension Worker {
                     return .broken
                 }
             }
-            rounds += 1
-            if rounds == Self.roundsMax { return .more }
+            // What was sent may let a more urgent stream be read on before others are framed; and it is others' turn.
+            if isFull { return .more }
             session.produce()
         }
         return .done

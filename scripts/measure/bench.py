@@ -1,6 +1,6 @@
 """Speed and latency beside nginx and HAProxy, each with one worker, alternating within one run.
 
-    scripts/bench small|bodies|latency|tunnels|tls|all [--rounds N] [--seconds S] [--of NAME,...] [--install]
+    scripts/bench small|bodies|latency|tunnels|tls|http2|all [--rounds N] [--seconds S] [--of NAME,...] [--install]
 
 small    CPU of the proxy a request: 64 keep-alive connections, 5-byte answers
 bodies   CPU of the proxy a GiB: 16 KiB and 1 MiB answers
@@ -9,6 +9,8 @@ tunnels  CPU of the proxy a GiB and throughput of WebSocket tunnels, each way an
          beside Caddy and Envoy, too (see tunnels.py)
 tls      the same for clients of TLS: handshakes a CPU-second, full and resumed; CPU of small and large answers;
          how much longer a head is held than in clear (see tls.py); exit status 1 if a target is missed
+http2    the same for clients of HTTP/2 over TLS: CPU of small answers and of downloads, throughput, head latency beside
+         HTTP/1.1, and instructions a request by library (see h2bench.py); exit status 1 if a target is missed
 
 CPU is utime + stime of the proxy's own processes, so that the client and the origin on the same machine do not
 count; ratios are medians over rounds of the same moment, so that a busy machine moves both sides. wrk is the client,
@@ -16,7 +18,7 @@ nginx with one worker the origin. nginx and HAProxy are measured as they come an
 """
 import argparse, contextlib, statistics, sys
 
-import latency, origins, peers, tls, tunnels
+import h2bench, latency, origins, peers, tls, tunnels
 
 SECONDS = 3                                 # one round of one proxy
 
@@ -79,13 +81,14 @@ def load(title, path, connections, figure, unit, names, tuned, rounds):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("small", "bodies", "latency", "tunnels", "tls", "all"))
+    parser.add_argument("what", choices=("small", "bodies", "latency", "tunnels", "tls", "http2", "all"))
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each proxy (default 7)")
     parser.add_argument("--seconds", type=float, default=SECONDS,
-                        help="of one round of tunnels or TLS (default %d)" % SECONDS)
+                        help="of one round of tunnels, TLS or HTTP/2 (default %d)" % SECONDS)
     parser.add_argument("--of", help="proxies to measure, separated by commas (default: all that the mode knows)")
     parser.add_argument("--install", action="store_true", help="install what apt has of the peers if missing")
     arguments = parser.parse_args()
+    met = True
     known = tunnels.PEERS if arguments.what == "tunnels" else peers.PEERS
     names = arguments.of.split(",") if arguments.of else list(known)
     if unknown := [name for name in names if name not in known]:
@@ -103,12 +106,14 @@ def main():
             latency.table(contenders(names, ("nginx",)))
         if arguments.what in ("tunnels", "all"):
             tunnels.tables(names if arguments.of else list(tunnels.PEERS), arguments.rounds, arguments.seconds)
-        if arguments.what in ("tls", "all") and not tls.tables(names, arguments.rounds, arguments.seconds):
-            return 1
+        if arguments.what in ("tls", "all"):
+            met &= tls.tables(names, arguments.rounds, arguments.seconds)
+        if arguments.what in ("http2", "all"):
+            met &= h2bench.tables(names, arguments.rounds, arguments.seconds)
     except peers.CannotStart as error:
         print("error: %s" % error, file=sys.stderr)
         return 2
-    return 0
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -940,6 +940,11 @@ def run_use(name, proxy_name, seconds, secure):
         return passed, "%s; RSS +%.2f MiB" % (text, (proxy.rss_bytes() - before) / MIB)
 
 
+def all_measures(_, seconds):
+    """As operating.py wants it."""
+    yield from measures([*FLOODS, *USES], seconds=seconds)
+
+
 def measures(names, proxy_name="headfirst", seconds=5.0, secure=True):
     """Yields (passed, text), as all of soak.py."""
     for name in names:

@@ -3,9 +3,9 @@
 Each connection has as many streams of events as it may have, over TLS; each stream has its own connection to the origin,
 as HTTP/1.1 needs it. `floods` are in h2floods.py, and have a process of their own.
 """
-import contextlib, os, subprocess, sys, time
+import time
 
-import http2, peers, streamload
+import http2, peers, streamload, tls
 
 KIB, MIB = 1 << 10, 1 << 20
 CONNECTIONS, STREAMS = 100, 100
@@ -15,15 +15,10 @@ REST = 5.0
 
 
 class Proxy(http2.Headfirst):
-    extra = "upstream_keepalive"
-
     def command(self):
         command = super().command()
-        with open(self.path("proxy.conf")) as file:
-            text = file.read().replace("upstream_keepalive\n", "").replace(
-                "upstream origin { server 127.0.0.1:%d; }" % self.origin_port,
-                "upstream origin { server 127.0.0.1:%d; keepalive 64 idle=1s; }" % self.origin_port)
-        self.path("proxy.conf", text)
+        server = "server 127.0.0.1:%d;" % self.origin_port
+        tls.replace(self.path("proxy.conf"), server, server + " keepalive 64 idle=1s;")
         return command
 
     sockets, ticks = streamload.Proxy.sockets, streamload.Proxy.ticks

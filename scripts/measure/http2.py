@@ -3,7 +3,7 @@
 A frame is bytes here, so that what no library would send can be sent. Fields are literals that no table keeps, and of
 an answer's fields only its status is read.
 """
-import os, socket, ssl, struct, subprocess, sys, time
+import ssl, struct, time
 
 import latency, peers, tls
 
@@ -232,6 +232,12 @@ class Headfirst(tls.Headfirst):
         self.listener_extra = "bind 127.0.0.1:%d; http2 on;\n    %s" % (
             self.clear_port, type(self).listener_extra)
         return super().command()
+
+    def wait_until_it_listens(self):
+        secure, listens = self.port, True
+        for self.port in (self.clear_port, secure):
+            listens = listens and super().wait_until_it_listens()
+        return listens
 
 
 class Nginx(tls.Nginx):

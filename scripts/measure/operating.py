@@ -4,7 +4,7 @@ soak.py's help tells what each of them is.
 """
 import argparse, functools, sys
 
-import faults, narrow, peers, reloads, soak, streaming
+import faults, h2floods, h2soak, narrow, peers, reloads, soak, streaming
 
 
 def of_headfirst(measure):
@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--rotations", type=int, default=1000)
     parser.add_argument("--limit", type=int, default=64)
     parser.add_argument("--streams", type=int, default=9000)
+    parser.add_argument("--flood-seconds", type=float, default=5)
     options, sys.argv[1:] = parser.parse_known_args()
     measures = {
         "reloads": functools.partial(reloads.measures, count=options.reloads),
@@ -30,6 +31,8 @@ def main():
         "faults": functools.partial(faults.measures, rotations=options.rotations),
         "memory": functools.partial(narrow.measures, limit=options.limit << 20),
         "holds": streaming.holds,
+        "http2": h2soak.measures,
+        "floods": functools.partial(h2floods.all_measures, seconds=options.flood_seconds),
     }
     soak.MEASURES.update((name, of_headfirst(measure)) for name, measure in measures.items())
     return soak.main()

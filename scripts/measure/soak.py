@@ -1,7 +1,7 @@
 """Memory and stability of the proxy, each measure with a stated bound and a verdict; exit status 1 if one fails.
 
     scripts/soak [idle|stalled|million|keepalive|descriptors|websockets|tls ...] [--of NAME] [--install]
-    scripts/soak [reloads|drain|sse|faults|memory|holds ...]                (all of both, if none is named)
+    scripts/soak [reloads|drain|sse|faults|memory|holds|http2|floods ...]                (all of both, if none is named)
 
 idle         5,000 idle keep-alive connections after one request each: at most 512 bytes of RSS for each
 stalled      20 clients that read nothing of a 200 MiB answer: less than 8 MiB of RSS in all
@@ -32,6 +32,11 @@ memory       64 MiB (--limit) in a memory cgroup (root, version 1; else its RSS 
              answered, what is refused is 503; memory back when all is over
 holds        half of the requests that wrk makes at full load, 64 connections: headfirst_hold_seconds below 0.1 ms at
              the median and below 5 ms at the 99.9th percentile
+http2        10,000 idle streams of events on 100 connections of HTTP/2, over TLS: at most 4 KiB of RSS for each and no
+             CPU; ended, at most a quarter of that is kept, and as many again take no more
+floods       some sixty floods of HTTP/2 frames, each on a connection of its own for 5 s (--flood-seconds): ended before
+             2,000 frames, CPU and memory bounded, others undisturbed; heavy use that is none is not ended (see
+             h2floods.py, which runs single ones)
 """
 import argparse, random, socket, subprocess, sys, threading, time
 
