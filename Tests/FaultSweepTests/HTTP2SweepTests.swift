@@ -5,7 +5,11 @@ import TestSupport
 import Testing
 
 @Suite struct HTTP2SweepTests {
-    private static let cases = (ExchangeCase.all + ExchangeCase.large).filter { $0.name != "chunked to HTTP/1.0" }
+    /// Left out besides: a 200 in answer to an Upgrade, which is an error to a client of HTTP/2 by its own rule
+    /// (`switchIgnored`), shown by the integration tests.
+    private static let cases = (ExchangeCase.all + ExchangeCase.large).filter {
+        !["chunked to HTTP/1.0", "upgrade refused, then another request"].contains($0.name)
+    }
     private static let wholeCases: Set<String> = ["chunked", "trailers both ways", "tunnel"]
 
     private static func makeSweep(tls: TLSMode? = nil) throws -> Sweep {

@@ -25,7 +25,7 @@ DOWNLOADS_MIN = 1.0 - NOISE                 # of the better peer's throughput
 SAMPLES = 300
 HEAD_MORE_MILLISECONDS = 0.1                # than by HTTP/1.1, at the median
 FEW, MANY = 200, 1200                       # requests of the two runs of a slope
-LIBRARIES = (("nghttp2", "nghttp2"), ("libcrypto", "OpenSSL"), ("libssl", "OpenSSL"), ("headfirst", "headfirst"))
+LIBRARIES = (("nghttp2", "nghttp2"), ("libcrypto", "OpenSSL"), ("libssl", "OpenSSL"))
 
 
 # CPU beside the peers
@@ -230,7 +230,8 @@ def libraries(proxy):
 def slope(few, many, names):
     spent = dict.fromkeys(names, 0.0)
     for library, count in many.items():
-        where = next((name for part, name in LIBRARIES if part in library), names[-1])
+        ours = library == os.path.basename(os.environ["HEADFIRST_BINARY"])
+        where = names[0] if ours else next((name for part, name in LIBRARIES if part in library), names[-1])
         spent[where] += (count - few.get(library, 0)) / (MANY - FEW)
     return spent
 

@@ -193,7 +193,8 @@ class Proxy(http2.Headfirst):
     def browser(self, chromium):
         """A program that is Chromium to which the certificate is as good as any: with an error, it would keep nothing."""
         command = "openssl x509 -in %s -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary"
-        key = subprocess.run(command % shlex.quote(self.path("site.pem")), shell=True, check=True, capture_output=True).stdout
+        command %= shlex.quote(self.path("site.pem"))
+        key = subprocess.run(command, shell=True, check=True, capture_output=True).stdout
         path = self.path("chromium", '#!/bin/sh\nexec %s --ignore-certificate-errors-spki-list=%s "$@"\n' % (
             shlex.quote(chromium), base64.b64encode(key).decode()))
         os.chmod(path, 0o700)
@@ -268,7 +269,8 @@ def measures(chromium):
             "cancelled  %s; %d connection(s)" % (json.dumps(found), proxy.downstream()))
         more = page.value("counts")
         yield len(more) == STREAMS and all(one > other for one, other in zip(more, counts)) and len(
-            origin.arrived("/events")) == STREAMS, "streams    all live on meanwhile: %d events each at the least" % min(more)
+            origin.arrived("/events")) == STREAMS, (
+                "streams    all live on meanwhile: %d events each at the least" % min(more))
 
         page.open("about:blank")
         deadline = time.monotonic() + 3
@@ -283,7 +285,7 @@ def measures(chromium):
         asked, styled = origin.arrived("/hinted"), origin.arrived("/style.css?hinted")
         after = styled[0][0] - asked[0][0] if asked and styled else float("inf")
         yield after < HINT_SECONDS / 2 and len(styled) == 1, (
-            "hints      what the 103 names is asked for %d time(s), %.0f ms after the page; the page's head goes %.0f ms after" % (
+            "hints      what the 103 names is asked for %d time(s), %.0f ms after the page, whose head goes %.0f ms after" % (
                 len(styled), after * 1e3, HINT_SECONDS * 1e3))
         page_told, style_told = timing.get("page") or {}, timing.get("style") or {}
         yield style_told.get("by") == "early-hints" and page_told.get("protocol") == style_told.get("protocol") == "h2" and (
