@@ -147,20 +147,25 @@ import Testing
         let content = [UInt8](repeating: 0x78, count: 400_000)
         var clients: [Wire] = []
         var refused = 0
-        while refused < 20, clients.count < 700 {
-            let client = try proxy.connect()
-            try client.ask("PUT / HTTP/1.1", "Content-Length: 10000000")
-            _ = try? client.sendSome(content, stallMilliseconds: 2)
-            if !client.isSilent(milliseconds: 1) {
+        while refused < 20, clients.count < 1500 {
+            for _ in 0..<20 {
+                let client = try proxy.connect()
+                try client.ask("PUT / HTTP/1.1", "Content-Length: 10000000")
+                _ = try? client.sendSome(content, stallMilliseconds: 2)
+                clients.append(client)
+            }
+            // On a busy machine the proxy is behind; when it has answered this, it has seen those.
+            _ = try proxy.answer(to: head("GET / HTTP/1.1", "Host: t"))
+            try clients.removeAll { client in
+                if client.isSilent(milliseconds: 0) { return false }
                 let response = try client.response()
                 #expect(response.status == 503)
                 #expect(response["Connection"] == "close")
                 refused += 1
-            } else {
-                clients.append(client)
+                return true
             }
         }
-        #expect(refused == 20)
+        #expect(refused >= 20)
         #expect(clients.count > 100)
         #expect(proxy.command.residentKibibytes - before < 10 << 10)
         // A head that comes in parts takes memory, too.
