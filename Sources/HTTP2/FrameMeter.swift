@@ -18,9 +18,9 @@ public enum FloodKind: UInt8, Sendable, CaseIterable {
     case settings
     /// PING.
     case pings
-    /// DATA that carries nothing and ends nothing.
+    /// DATA that carries nothing and ends nothing, or comes on streams that are over.
     case emptyData
-    /// WINDOW_UPDATE in steps that no content needs.
+    /// WINDOW_UPDATE that no content has led to, or in steps of a few bytes.
     case windowUpdates
     /// PRIORITY, PRIORITY_UPDATE, GOAWAY and types that nobody knows.
     case others
@@ -36,10 +36,21 @@ public struct FrameBudget: Sendable {
     static let bytesPerToken: UInt32 = 1024
     /// What a completed exchange gives back: what its beginning took, and a little for what goes with it.
     static let tokensPerExchange: Int32 = 4
+    /// What a request costs whose head is refused: more than its answer gives back.
+    static let tokensPerRefusal: Int32 = 8
+    /// Steps of windows that the peer is owed at most, in bytes.
+    static let owedBytesMax: UInt32 = 64 << 20
+    /// A step of a window that is worth a frame of its own, in bytes.
+    static let windowStepMin: UInt32 = 256
+    /// Content that is worth a frame of its own, in bytes.
+    static let contentFrameMin = 1024
 
     private var tokens = FrameBudget.tokensMax
     private var uncountedBytes: UInt32 = 0
     private var refilledMilliseconds: UInt64
+    /// Content that was sent and that the peer has not given back by steps of windows: twice, for its stream's and for the
+    /// connection's.
+    private var owedBytes: UInt32 = 0
     /// What took the last token.
     public private(set) var exhaustedBy: FloodKind?
 
@@ -72,8 +83,24 @@ public struct FrameBudget: Sendable {
         uncountedBytes %= Self.bytesPerToken
     }
 
-    /// A frame of content was sent that carried all there was: its reader may acknowledge it.
-    public mutating func contentSent() { add(2) }
+    /// A frame of content was sent: its reader may give it back, to both windows, as soon as it has read it.
+    /// - Parameter isAll: whether it carried all there was. A small one that did not is the peer's doing, who leaves no room
+    ///   for more.
+    public mutating func contentSent(bytes: Int, isAll: Bool) {
+        owedBytes = min(owedBytes + 2 * UInt32(truncatingIfNeeded: bytes), Self.owedBytesMax)
+        if isAll || bytes >= Self.contentFrameMin { add(2) }
+    }
+
+    /// The peer has opened a window.
+    /// - Parameter step: by how much, in bytes; 0 if that is not known.
+    public mutating func windowOpened(step: UInt32) {
+        let isOwed = step <= owedBytes
+        if isOwed { owedBytes -= step }
+        if !isOwed || step < Self.windowStepMin { spend(1, .windowUpdates) }
+    }
+
+    /// A request's head is refused.
+    public mutating func requestRefused() { spend(Self.tokensPerRefusal, .streams) }
 
     /// An exchange came to its end as it should.
     public mutating func exchangeCompleted() { add(Self.tokensPerExchange) }
@@ -93,8 +120,8 @@ struct FrameMeter: Sendable {
     private let peerAsks: Bool
 
     private static let headerBytesMax: UInt32 = 9
-    /// A step of a window that is worth a frame of its own.
-    private static let windowStepMin: UInt32 = 1024
+    /// The most that padding takes of a frame, with its length (RFC 9113 section 6.1).
+    private static let paddingBytesMax: UInt32 = 256
 
     /// A meter at the start of a connection.
     /// - Parameter prefaceBytes: what comes before the first frame.
@@ -106,10 +133,10 @@ struct FrameMeter: Sendable {
 
     /// Looks at what came, and charges for it.
     /// - Parameter look: gets the type and the stream of each frame that may be where it must not, and its first four bytes of
-    ///   payload, if they are at hand.
+    ///   payload, if they are at hand. It says how many tokens more the frame costs.
     mutating func scan(
         _ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget,
-        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Void = { _, _, _ in }
+        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Int32 = { _, _, _ in 0 }
     ) {
         guard let base = bytes.baseAddress else { return }
         var index = 0
@@ -124,10 +151,9 @@ struct FrameMeter: Sendable {
             // A header in one piece, as nearly all are.
             if headerBytes == 0, end - index >= 9 {
                 let word = UInt64(bigEndian: UnsafeRawPointer(base + index).loadUnaligned(as: UInt64.self))
-                let next = end - index >= 13 ? base + index + 9 : nil
                 let last = base[index + 8]
                 index += 9
-                frameBegan(word, last, payload: next, &budget, look)
+                frameBegan(word, last, UnsafeRawBufferPointer(start: base + index, count: end - index), &budget, look)
                 continue
             }
             let byte = base[index]
@@ -136,7 +162,7 @@ struct FrameMeter: Sendable {
             index += 1
             if headerBytes == Self.headerBytesMax {
                 headerBytes = 0
-                frameBegan(header, byte, payload: nil, &budget, look)
+                frameBegan(header, byte, UnsafeRawBufferPointer(start: base + index, count: end - index), &budget, look)
                 header = 0
             }
         }
@@ -145,35 +171,44 @@ struct FrameMeter: Sendable {
     /// - Parameters:
     ///   - word: the header's first eight bytes: length (3), type, flags, and three of the stream's number.
     ///   - last: the last byte of that number.
-    ///   - payload: four bytes of payload, if they are there.
+    ///   - rest: what stands behind the header.
     @inline(__always)
     private mutating func frameBegan(
-        _ word: UInt64, _ last: UInt8, payload: UnsafePointer<UInt8>?, _ budget: inout FrameBudget,
-        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Void
+        _ word: UInt64, _ last: UInt8, _ rest: UnsafeRawBufferPointer, _ budget: inout FrameBudget,
+        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Int32
     ) {
         let length = UInt32(truncatingIfNeeded: word >> 40)
         let flags = UInt8(truncatingIfNeeded: word >> 24)
         skipped = length
         let isMarked = flags & 1 != 0  // END_STREAM, or ACK
         let type = UInt8(truncatingIfNeeded: word >> 32)
-        if type == 1 || type == 2 || type == 3 || type == 16 {
+        if type <= 3 || type == 16 {
             let stream = (UInt32(truncatingIfNeeded: word) << 8 | UInt32(last)) & 0x7FFF_FFFF
-            look(
-                type, Int32(stream),
-                payload.map { UInt32(bigEndian: UnsafeRawPointer($0).loadUnaligned(as: UInt32.self)) })
+            let tokens = look(type, Int32(stream), Self.number(in: rest))
+            if tokens > 0 { budget.spend(tokens, .emptyData) }
         }
         switch type {
-        case 0: if length == 0, !isMarked { budget.spend(1, .emptyData) }
+        case 0: if !isMarked, Self.isEmpty(length, flags, rest) { budget.spend(1, .emptyData) }
         case 1: if peerAsks { budget.spend(1, .streams) }
         case 3: budget.spend(2, .resets)
         case 4: if !isMarked { budget.spend(2, .settings) }
-        case 6: if !isMarked { budget.spend(1, .pings) }
-        case 8:
-            var step: UInt32 = 0
-            if let payload { step = UInt32(bigEndian: UnsafeRawPointer(payload).loadUnaligned(as: UInt32.self)) }
-            if step < Self.windowStepMin { budget.spend(1, .windowUpdates) }
+        case 6: budget.spend(1, .pings)
+        case 8: budget.windowOpened(step: Self.number(in: rest) ?? 0)
         case 9: budget.spend(1, .continuations)
         default: budget.spend(1, .others)
         }
+    }
+
+    /// The first four bytes of a payload, if they are at hand.
+    private static func number(in payload: UnsafeRawBufferPointer) -> UInt32? {
+        payload.count >= 4 ? UInt32(bigEndian: payload.loadUnaligned(as: UInt32.self)) : nil
+    }
+
+    /// Whether DATA has no content. Padding whose length is not at hand is taken for all there is, if it may be.
+    private static func isEmpty(_ length: UInt32, _ flags: UInt8, _ payload: UnsafeRawBufferPointer) -> Bool {
+        let isPadded = flags & 8 != 0
+        guard isPadded else { return length == 0 }
+        guard let padding = payload.first else { return length <= paddingBytesMax }
+        return length <= UInt32(padding) + 1
     }
 }

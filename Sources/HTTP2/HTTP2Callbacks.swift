@@ -216,8 +216,12 @@ enum HTTP2Callbacks {
                 HTTP2Engine.Seen(
                     kind: .section, stream: stream, first: engine.pointee.sections.count - 1, count: 0))
             if endsStream { ended(stream, storage) }
+        case NGHTTP2_WINDOW_UPDATE.rawValue:
+            if storage.pointee.heldCount > 0 { windowOpened(session, frame.pointee.hd.stream_id, storage) }
         case NGHTTP2_SETTINGS.rawValue:
             if isAcknowledgement { return }
+            // Windows may have changed, and what is little of them.
+            if storage.pointee.heldCount > 0 { resumeHeld(session, storage) }
             storage.pointee.peerAllowsTunnels =
                 nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1
             note(.settings, nil, storage)
@@ -268,6 +272,7 @@ enum HTTP2Callbacks {
     ) {
         guard let stream = stream(session, id) else { return }
         stream.pointee.state.insert(.isClosed)
+        if stream.pointee.state.remove(.isHeld) != nil { storage.pointee.heldCount -= 1 }
         if storage.pointee.sectionStream == stream {
             storage.pointee.sectionStream = nil
             storage.pointee.hasSection = false
@@ -314,6 +319,10 @@ enum HTTP2Callbacks {
                 return Int(NGHTTP2_ERR_PAUSE.rawValue)
             }
             let count = min(length, available)
+            if count < available, HTTP2Callbacks.isRemnant(session, count, storage) {
+                if stream.pointee.state.insert(.isHeld).inserted { storage.pointee.heldCount += 1 }
+                return Int(NGHTTP2_ERR_DEFERRED.rawValue)
+            }
             if count > 0 { flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue }
             if count == available, stream.pointee.state.contains(.sendingEnded) {
                 stream.pointee.state.insert(.endIsSent)
@@ -325,6 +334,51 @@ enum HTTP2Callbacks {
             }
             return count
         }
+
+    // MARK: Windows
+
+    /// A frame of a part of what there is is worth sending from so many bytes on.
+    private static var frameBytesMin: Int { 4096 }
+
+    /// Whether a window has room for so little that more is waited for: who sends what little there is gets as little back,
+    /// and goes on so for ever (RFC 1122 section 4.2.3.4 has the rule for TCP). A peer whose windows are small from the start
+    /// is not made to wait.
+    private static func isRemnant(_ session: OpaquePointer?, _ room: Int, _ storage: Storage) -> Bool {
+        if room >= frameBytesMin || storage.pointee.sendsRemnants { return false }
+        let windowBytes = nghttp2_session_get_remote_settings(session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE)
+        return room < Int(windowBytes / 2)
+    }
+
+    /// A window was opened: what waited for that goes on.
+    private static func windowOpened(_ session: OpaquePointer?, _ id: Int32, _ storage: Storage) {
+        let room = Int(nghttp2_session_get_remote_window_size(session))
+        if isRemnant(session, room, storage) { return }
+        if id == 0 {
+            resumeHeld(session, storage)
+        } else if let stream = stream(session, id) {
+            resumeHeld(session, stream, storage)
+        }
+    }
+
+    /// nghttp2 asks again for the content of each stream that waits for a window.
+    static func resumeHeld(_ session: OpaquePointer?, _ storage: UnsafeMutablePointer<HTTP2Session.Storage>) {
+        var next = storage.pointee.firstStream
+        while let stream = next {
+            next = stream.pointee.next
+            resumeHeld(session, stream, storage)
+        }
+    }
+
+    private static func resumeHeld(_ session: OpaquePointer?, _ stream: HTTP2StreamPointer, _ storage: Storage) {
+        guard stream.pointee.state.contains(.isHeld) else { return }
+        let room = Int(nghttp2_session_get_stream_remote_window_size(session, stream.pointee.id))
+        if isRemnant(session, room, storage) { return }
+        stream.pointee.state.remove(.isHeld)
+        storage.pointee.heldCount -= 1
+        nghttp2_session_resume_data(session, stream.pointee.id)
+    }
+
+    // MARK: Parts of frames
 
     private static func submitTrailers(
         _ session: OpaquePointer?, _ id: Int32, _ stream: HTTP2StreamPointer, _ storage: Storage
@@ -370,8 +424,7 @@ enum HTTP2Callbacks {
             stream.pointee.direct = UnsafeBufferPointer(rebasing: direct[left...])
         }
         storage.pointee.budget.contentMoved(bytes: length)
-        if stream.pointee.direct.isEmpty, stream.pointee.waiting?.pointee.isEmpty ?? true {
-            storage.pointee.budget.contentSent()
-        }
+        let isAll = stream.pointee.direct.isEmpty && stream.pointee.waiting?.pointee.isEmpty ?? true
+        storage.pointee.budget.contentSent(bytes: length, isAll: isAll)
     }
 }

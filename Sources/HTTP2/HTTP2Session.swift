@@ -81,6 +81,10 @@ public struct HTTP2Session {
         var goAwayIsReceived = false
         /// Streams that were begun by us.
         var begunCount = 0
+        /// Streams whose content waits for more of a window than there is.
+        var heldCount = 0
+        /// Whether what little a window has room for is sent all the same.
+        var sendsRemnants = false
     }
 
     let storage: UnsafeMutablePointer<Storage>
@@ -159,6 +163,11 @@ public struct HTTP2Session {
         }
         return false
     }
+    /// Whether content waits for more of a window than there is. When it has waited for `holdMilliseconds`, what there is room
+    /// for goes, by `sendRemnants`.
+    public var holdsContent: Bool { storage.pointee.heldCount > 0 }
+    /// See `holdsContent`.
+    public static let holdMilliseconds: UInt64 = 20
     /// Whether a head is under way.
     public var isWithinHead: Bool { storage.pointee.hasSection }
     /// Whether `receive` has to be called again, also without bytes.
@@ -243,10 +252,11 @@ public struct HTTP2Session {
         if storage.pointee.scannedBytes == 0 { storage.pointee.ledger.everythingWasRead() }
         var error: UInt32?
         storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream, payload in
-            guard isServer, error == nil else { return }
-            error = storage.pointee.ledger.frameCame(type, stream, payload) {
-                nghttp2_session_get_stream_user_data(session, stream) != nil
-            }
+            guard isServer, error == nil else { return 0 }
+            let isOpen = { nghttp2_session_get_stream_user_data(session, stream) != nil }
+            if type == 0 { return storage.pointee.ledger.contentCame(stream, isOpen: isOpen) }
+            error = storage.pointee.ledger.frameCame(type, stream, payload, isOpen: isOpen)
+            return 0
         }
         return error
     }
@@ -422,6 +432,9 @@ public struct HTTP2Session {
         stream.pointee.windowBytes = growth * 2
     }
 
+    /// A request's head was not taken.
+    public func requestRefused() { storage.pointee.budget.requestRefused() }
+
     /// An exchange came to its end as it should.
     public func exchangeCompleted() { storage.pointee.budget.exchangeCompleted() }
 
@@ -573,6 +586,14 @@ public struct HTTP2Session {
             pool.append(UnsafeRawBufferPointer(start: frame, count: count), to: &storage.pointee.pending)
         }
         if storage.pointee.budget.isExhausted { terminate(HTTP2ErrorCode.enhanceYourCalm) }
+    }
+
+    /// Sends what windows have room for, however little.
+    public func sendRemnants() {
+        storage.pointee.sendsRemnants = true
+        HTTP2Callbacks.resumeHeld(storage.pointee.session, storage)
+        produce()
+        storage.pointee.sendsRemnants = false
     }
 
     // MARK: The connection

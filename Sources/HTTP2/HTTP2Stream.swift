@@ -25,6 +25,8 @@ public struct HTTP2Stream {
         static let closeIsTold = State(rawValue: 1 << 5)
         /// It shares with others of its urgency.
         static let isIncremental = State(rawValue: 1 << 6)
+        /// Its content waits for more of a window than there is.
+        static let isHeld = State(rawValue: 1 << 7)
     }
 
     /// Its number.

@@ -14,6 +14,13 @@ struct StreamLedger {
     private var begun = Recent()
     private var resetByPeer = Recent()
     private var resets = Recent()
+    /// DATA on streams that we have reset, and of which the client need not have known, that is still forgiven.
+    private var strayFramesMax: Int32 = 0
+
+    /// What a stream's window lets be on its way, in frames of a small size.
+    private static let strayFramesOfReset: Int32 = 512
+    /// What DATA costs, in tokens, on a stream that its sender has reset.
+    private static let tokensAfterReset: Int32 = 4
 
     /// The last numbers that were put in.
     private struct Recent {
@@ -37,7 +44,19 @@ struct StreamLedger {
     mutating func everythingWasRead() { newestRead = newest }
 
     /// RST_STREAM of ours was sent: what is on its way is ignored.
-    mutating func resetByUs(_ stream: Int32) { resets.insert(stream) }
+    mutating func resetByUs(_ stream: Int32) {
+        resets.insert(stream)
+        strayFramesMax = min(strayFramesMax + Self.strayFramesOfReset, 8 * Self.strayFramesOfReset)
+    }
+
+    /// DATA of the client came: what it costs more than others, in tokens, if its stream is over.
+    mutating func contentCame(_ stream: Int32, isOpen: () -> Bool) -> Int32 {
+        if stream > newestRead || isOpen() { return 0 }
+        if resetByPeer.contains(stream) { return Self.tokensAfterReset }
+        guard resets.contains(stream), strayFramesMax > 0 else { return 1 }
+        strayFramesMax -= 1
+        return 0
+    }
 
     /// A frame of the client came.
     /// - Parameters:

@@ -88,6 +88,8 @@ struct DownstreamConnection {
         case lingering
         /// Between the two steps of a shutdown (HTTP/2).
         case shutdown
+        /// Until content waits no longer for more of a window (HTTP/2).
+        case held
     }
 
     var timer: TimerEntry

@@ -526,6 +526,7 @@ extension Worker {
                 closeDownstream(connection)
             }
         case .shutdown: finishShutdown(connection)
+        case .held: holdExpired(connection)
         case .requestHead where connection.pointee.phase == .multiplexing: headTimedOut(connection)
         case .requestHead: refuseRequest(connection, .requestHeadTimedOut, headIsThere: false)
         case .requestContent, .uploadAfterResponse:
@@ -548,9 +549,12 @@ extension Worker {
         let before = connection.pointee.unacknowledgedBytes
         noteUnacknowledged(connection)
         if connection.pointee.unacknowledgedBytes < before, !connection.pointee.state.contains(.isStream) {
+            connection.pointee.http2?.pointee.blockedSinceMilliseconds = 0
             updateTimer(connection)
             return
         }
+        // The kernel would try for long to deliver what nobody reads.
+        if connection.pointee.phase == .multiplexing { connection.pointee.endsByReset = true }
         if let exchange = connection.pointee.exchange {
             perform(exchange.pointee.machine.abandoned(.clientStalled), for: exchange)
         } else {

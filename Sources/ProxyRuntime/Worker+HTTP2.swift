@@ -31,24 +31,17 @@ struct ClientHTTP2 {
     var inputIsOver = false
     /// Whether the connection ends because of a flood.
     var isFlooded = false
+    /// What the frames of this round have cost, in small frames of content: many of those take as long as many reads.
+    var roundCost = 0
     /// Final heads of servers that leave with the next frames.
     var headCount: UInt32 = 0
     /// Since when there is no stream, a head is under way, or a shutdown is announced; milliseconds.
     var idleSinceMilliseconds: UInt64
     var headSinceMilliseconds: UInt64 = 0
     var announcedMilliseconds: UInt64 = 0
-}
-
-/// A head that is written for a client, and what follows it.
-enum WrittenHead {
-    /// Another head.
-    case interim
-    /// Content.
-    case open
-    /// Nothing but what is written with it.
-    case whole
-    /// A tunnel.
-    case tunnel
+    /// Since when the client takes nothing, and since when content waits for more of a window; milliseconds, 0 if neither.
+    var blockedSinceMilliseconds: UInt64 = 0
+    var heldSinceMilliseconds: UInt64 = 0
 }
 
 extension Worker {
@@ -56,6 +49,10 @@ extension Worker {
     static var framedMax: Int { 32 }
     /// How often a connection with much to send has its turn in one round of the loop.
     private static var passesMax: Int { 8 }
+    /// What one connection's frames may cost in one round, before it is others' turn, in small frames of content.
+    static var roundCostMax: Int { 2048 }
+    /// So many bytes of a request's head take as long as a small frame of content.
+    private static var headBytesPerCost: Int { 64 }
     /// What nghttp2 takes of memory for a connection.
     static var http2SessionBytes: Int { 32 << 10 }
     /// What the kernel may have of a connection that it cannot send yet.
@@ -122,13 +119,17 @@ extension Worker {
     // MARK: Frames in
 
     /// Whether frames are read now: a client that takes none of ours does not get more of its own answered.
+    @inline(never)
     func wantsFrames(_ connection: DownstreamPointer) -> Bool {
-        guard let session = connection.pointee.http2?.pointee.session else { return false }
+        guard let http2 = connection.pointee.http2, http2.pointee.roundCost < Self.roundCostMax else { return false }
+        let session = http2.pointee.session
         return session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax && !session.isOver
     }
 
     /// Does whatever is possible now.
+    @inline(never)
     func resumeMultiplexed(_ connection: DownstreamPointer) {
+        connection.pointee.http2?.pointee.roundCost = 0
         if connection.pointee.state.contains(.isBroken) {
             downstreamBroke(connection)
             return
@@ -146,21 +147,30 @@ extension Worker {
         let session = http2.pointee.session
         let limits = connection.pointee.listener.pointee.compiled.pointee.headLimits
         var offset = 0
+        var streamsTakeTurns = false
         while offset < input.count || session.isPaused, connection.pointee.phase == .multiplexing {
             let slice = UnsafeBufferPointer(rebasing: input[offset...])
             guard let count = session.receive(slice, nowMilliseconds: nowMilliseconds) else { break }
-            // Events of one stream in a row are one write to its server.
+            // Events of one stream in a row are one write to its server. Of streams that take turns by a few bytes each is
+            // written once, when all of them were read.
             var current: DownstreamPointer?
             pulling: while true {
+                http2.pointee.roundCost += 1
                 switch session.next(into: head, limits: { _ in limits }, answering: { _ in .get }) {
                 case .none: break pulling
                 case .message(let stream, let event):
                     let owner = stream.pointee.owner.map { $0.assumingMemoryBound(to: DownstreamConnection.self) }
-                    if let current, current != owner { streamPaused(current) }
+                    if let previous = current, previous != owner {
+                        streamPaused(previous)
+                        current = nil
+                        streamsTakeTurns = true
+                    }
                     if let owner {
+                        if streamsTakeTurns, current == nil, keepIfSmall(event, slice, owner) { continue }
                         streamMessage(event, slice, owner)
                         current = owner
                     } else {
+                        http2.pointee.roundCost += head.storage.pointee.byteCount / Self.headBytesPerCost
                         current = beginStream(stream, event, connection, http2)
                     }
                 case .closed(let stream, let code):
@@ -179,6 +189,9 @@ extension Worker {
             if http2.pointee.headSinceMilliseconds == 0 { http2.pointee.headSinceMilliseconds = nowMilliseconds }
         } else {
             http2.pointee.headSinceMilliseconds = 0
+        }
+        if http2.pointee.roundCost >= Self.roundCostMax {
+            putOff(connection.pointee.timer.owner, &connection.pointee.state)
         }
         noteFrames(connection)
     }
@@ -201,260 +214,6 @@ extension Worker {
             }
         }
         noteFrames(connection)
-    }
-
-    // MARK: Streams in
-
-    /// A request's head is in the scratch, or what stands in its place.
-    private func beginStream(
-        _ stream: HTTP2StreamPointer, _ event: MessageEvent, _ parent: DownstreamPointer,
-        _ http2: UnsafeMutablePointer<ClientHTTP2>
-    ) -> DownstreamPointer {
-        let connection = downstreams.insert { token in
-            DownstreamConnection(token: token, kind: TokenKind.downstream, streamOf: parent)
-        }.place
-        connection.pointee.stream = stream
-        connection.pointee.listener.pointee.connectionCount += 1
-        connection.pointee.phaseStartMilliseconds = nowMilliseconds
-        http2.pointee.session.adopt(
-            stream, owner: UnsafeMutableRawPointer(connection), waiting: connection.outboundBuffer)
-        metrics.count(.http2Streams)
-        if case .failed(let fault) = event {
-            refuseRequest(connection, .requestRefused, fault, headIsThere: true)
-        } else {
-            beginExchange(connection)
-        }
-        return connection
-    }
-
-    private func streamMessage(
-        _ event: MessageEvent, _ input: UnsafeBufferPointer<UInt8>, _ connection: DownstreamPointer
-    ) {
-        guard let exchange = connection.pointee.exchange else {
-            // Nobody wants it any more.
-            if case .content(_, let count) = event { connection.pointee.uncreditedBytes += UInt32(count) }
-            return
-        }
-        switch event {
-        case .content(let start, let count):
-            let content = UnsafeBufferPointer(rebasing: input[start..<(start + count)])
-            if connection.pointee.inbound.isEmpty, wantsRequest(connection) {
-                pass(content, of: connection)
-            } else {
-                pool.append(UnsafeRawBufferPointer(content), to: &connection.pointee.inbound)
-            }
-        case .trailers: keepTrailers(exchange)
-        case .ended: endInputIfRead(connection)
-        case .failed(let fault): perform(exchange.pointee.machine.requestFailed(fault), for: exchange)
-        case .needsInput, .interim, .head: preconditionFailure("a stream has one request")
-        }
-    }
-
-    /// Content, or a tunnel's bytes, goes up.
-    private func pass(_ content: UnsafeBufferPointer<UInt8>, of connection: DownstreamPointer) {
-        guard let exchange = connection.pointee.exchange else { return }
-        connection.pointee.uncreditedBytes += UInt32(content.count)
-        if exchange.pointee.machine.isTunnel {
-            passUp(content, exchange)
-            return
-        }
-        let actions = exchange.pointee.machine.requestContentReceived(content.count)
-        if actions.upstream == .forwardContent {
-            forwardRequestContent(content, exchange)
-        } else {
-            perform(actions, for: exchange)
-        }
-    }
-
-    /// A trailer section is kept as it is written: content may wait before it.
-    private func keepTrailers(_ exchange: ExchangePointer) {
-        guard exchange.pointee.requestFraming == .chunked, exchange.pointee.machine.requestSide == .receiving,
-            let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) })
-        else { return }
-        pool.append(
-            UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.downstream.pointee.keptTrailers)
-    }
-
-    /// The client's end is told when everything before it was passed on.
-    private func endInputIfRead(_ connection: DownstreamPointer) {
-        guard let exchange = connection.pointee.exchange, connection.pointee.inbound.isEmpty,
-            connection.pointee.stream?.pointee.receivingEnded ?? true, wantsRequest(connection)
-        else { return }
-        if exchange.pointee.machine.isTunnel {
-            let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
-            perform(exchange.pointee.machine.tunnelInputEnded(.client, nothingWaits: nothingWaits), for: exchange)
-            if let upstream = connection.pointee.exchange?.pointee.upstream { updateTimer(upstream) }
-            return
-        }
-        forwardKeptTrailers(exchange)
-        perform(exchange.pointee.machine.requestEnded(now: nowMicroseconds), for: exchange)
-    }
-
-    /// What was told of a stream is passed on for now.
-    private func streamPaused(_ connection: DownstreamPointer) {
-        if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
-        credit(connection)
-        if connection.pointee.phase == .exchanging { updateTimerAfterInput(connection) }
-    }
-
-    /// The client may send as much again as was taken, unless the server holds that up.
-    private func credit(_ connection: DownstreamPointer) {
-        guard connection.pointee.uncreditedBytes > 0, let stream = connection.pointee.stream,
-            let http2 = connection.pointee.http2
-        else { return }
-        if let upstream = connection.pointee.exchange?.pointee.upstream, !upstream.pointee.outbound.isEmpty { return }
-        http2.pointee.session.contentTaken(Int(connection.pointee.uncreditedBytes), of: stream)
-        connection.pointee.uncreditedBytes = 0
-        noteFrames(http2.pointee.connection)
-    }
-
-    /// Does whatever is possible now on a stream.
-    func resumeStream(_ connection: DownstreamPointer) {
-        switch connection.pointee.phase {
-        case .exchanging: break
-        case .flushing:
-            streamFinished(connection)
-            return
-        case .idle, .receivingHead, .multiplexing, .lingering, .closed: return
-        }
-        if connection.pointee.state.contains(.isBroken) {
-            downstreamBroke(connection)
-            return
-        }
-        if !connection.pointee.inbound.isEmpty, wantsRequest(connection) {
-            let content = connection.pointee.inbound.bytes
-            connection.pointee.state.insert(.isProcessing)
-            pass(content, of: connection)
-            if let upstream = connection.pointee.exchange?.pointee.upstream { flush(upstream) }
-            connection.pointee.state.remove(.isProcessing)
-            if connection.pointee.phase == .closed {
-                pool.release(&connection.pointee.inbound)
-                return
-            }
-            pool.consume(content.count, of: &connection.pointee.inbound)
-        }
-        if connection.pointee.stream?.pointee.receivingEnded ?? false { endInputIfRead(connection) }
-        streamPaused(connection)
-    }
-
-    /// The client's session tells that a stream is closed: complete, or broken off.
-    func streamClosed(_ stream: HTTP2StreamPointer, _ code: UInt32) {
-        guard let connection = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self),
-            let http2 = connection.pointee.http2
-        else { return }
-        let isComplete = code == HTTP2ErrorCode.noError && stream.pointee.endIsSent
-        let requestIsThere = stream.pointee.receivingEnded
-        if isComplete { http2.pointee.session.exchangeCompleted() }
-        letStreamGo(connection, code)
-        if isComplete, requestIsThere, connection.pointee.exchange != nil {
-            // The rest of the request still goes up.
-            return
-        }
-        downstreamBroke(connection)
-    }
-
-    /// The connection has its stream no more.
-    private func letStreamGo(_ connection: DownstreamPointer, _ code: UInt32) {
-        guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2 else { return }
-        connection.pointee.stream = nil
-        http2.pointee.session.release(stream, code: code)
-        if http2.pointee.session.streamCount == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
-        noteFrames(http2.pointee.connection)
-    }
-
-    // MARK: Streams out
-
-    /// Writes a head for a stream.
-    func writeHead(
-        _ kind: WrittenHead, toStream connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void
-    ) {
-        guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2,
-            !connection.pointee.state.contains(.isBroken)
-        else { return }
-        guard let count = http2Engine.write(body) else {
-            preconditionFailure("a head is larger than its bounds allow")
-        }
-        let session = http2.pointee.session
-        switch kind {
-        case .interim: session.sendInterim(count, on: stream)
-        case .open: session.sendHead(count, isWhole: false, opensTunnel: false, on: stream)
-        case .whole: session.sendHead(count, isWhole: true, opensTunnel: false, on: stream)
-        case .tunnel: session.sendHead(count, isWhole: false, opensTunnel: true, on: stream)
-        }
-        if !connection.pointee.outbound.isEmpty { clientBecameFull(connection) }
-        noteFrames(http2.pointee.connection)
-    }
-
-    /// Ends a stream by a trailer section.
-    func writeTrailers(toStream connection: DownstreamPointer, _ body: (inout ByteWriter) -> Void) {
-        flush(connection)
-        guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2,
-            !connection.pointee.state.contains(.isBroken)
-        else { return }
-        guard let count = http2Engine.write(body) else {
-            preconditionFailure("a trailer section is larger than its bounds allow")
-        }
-        // Behind the last chunk, which HTTP/2 does not have.
-        http2.pointee.session.sendTrailers(count, from: 3, on: stream)
-        noteFrames(http2.pointee.connection)
-    }
-
-    /// Sends what this turn has collected for a stream; what there is no window for waits.
-    /// - Parameter isLast: whether our direction ends with it.
-    func flushStream(_ connection: DownstreamPointer, isLast: Bool) {
-        defer { downstreamGather.clear() }
-        guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2,
-            !connection.pointee.state.contains(.isBroken)
-        else { return }
-        let session = http2.pointee.session
-        let wasEmpty = connection.pointee.outbound.isEmpty
-        var left = downstreamGather.byteCount
-        if left == 0, isLast { session.sendEnd(on: stream) }
-        _ = downstreamGather.forEachPiece { piece in
-            left -= piece.count
-            session.sendContent(piece, isLast: isLast && left == 0, on: stream)
-            return true
-        }
-        if wasEmpty, !connection.pointee.outbound.isEmpty { clientBecameFull(connection) }
-        noteFrames(http2.pointee.connection)
-    }
-
-    /// The exchange of a stream is over: the stream ends when everything is sent.
-    func streamFinished(_ connection: DownstreamPointer) {
-        connection.pointee.phase = .flushing
-        if !connection.pointee.state.contains(.isProcessing) {
-            connection.pointee.uncreditedBytes += UInt32(connection.pointee.inbound.count)
-            pool.release(&connection.pointee.inbound)
-        }
-        guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2 else {
-            closeDownstream(connection)
-            return
-        }
-        credit(connection)
-        guard connection.pointee.outbound.isEmpty else {
-            updateTimer(connection)
-            return
-        }
-        if connection.pointee.endsByReset || !stream.pointee.endIsSent {
-            closeDownstream(connection)
-        } else if !stream.pointee.receivingEnded {
-            // The answer is whole; the rest of the request need not come (RFC 9113 section 8.1).
-            http2.pointee.session.reset(stream, code: HTTP2ErrorCode.noError)
-            noteFrames(http2.pointee.connection)
-        } else {
-            updateTimer(connection)
-        }
-    }
-
-    /// What is left of closing a connection that is a stream.
-    func closeStream(_ connection: DownstreamPointer) {
-        wheel.remove(connection.timer)
-        if !connection.pointee.state.contains(.isProcessing) { pool.release(&connection.pointee.inbound) }
-        pool.release(&connection.pointee.keptTrailers)
-        let code = connection.pointee.endsByReset ? HTTP2ErrorCode.internalError : HTTP2ErrorCode.cancel
-        letStreamGo(connection, code)
-        release(&connection.pointee.outbound)
-        buryLater(connection.pointee.timer.owner)
     }
 
     // MARK: Frames out
@@ -519,6 +278,10 @@ extension Worker {
     private func sendFrames(of connection: DownstreamPointer) {
         guard connection.pointee.phase == .multiplexing, let http2 = connection.pointee.http2 else { return }
         let session = http2.pointee.session
+        // Only a client that has taken something makes room.
+        if connection.pointee.outbound.isEmpty, connection.pointee.state.contains(.mayWrite) {
+            http2.pointee.blockedSinceMilliseconds = 0
+        }
         let outcome = sendFrames(
             of: session, connection.pointee.tls?.session, to: connection.pointee.socket, &connection.pointee.outbound,
             &connection.pointee.state)
@@ -596,6 +359,7 @@ extension Worker {
         case .all: noteFrames(connection)
         case .some(let count):
             guard count > 0 else { return }
+            connection.pointee.http2?.pointee.blockedSinceMilliseconds = 0
             noteUnacknowledged(connection)
             updateTimer(connection)
         case .broken: connection.pointee.state.insert(.isBroken)
@@ -680,7 +444,28 @@ extension Worker {
         noteFrames(connection)
     }
 
+    /// Until when content waits for more of a window; nil if none does.
+    /// - Parameter since: since when, kept between calls.
+    static func holdDeadline(_ session: HTTP2Session, _ since: inout UInt64, _ nowMilliseconds: UInt64) -> UInt64? {
+        guard session.holdsContent else {
+            since = 0
+            return nil
+        }
+        if since == 0 { since = nowMilliseconds }
+        return since + HTTP2Session.holdMilliseconds
+    }
+
+    /// Content has waited long enough for more of a window.
+    func holdExpired(_ connection: DownstreamPointer) {
+        guard let http2 = connection.pointee.http2 else { return }
+        http2.pointee.heldSinceMilliseconds = 0
+        http2.pointee.session.sendRemnants()
+        noteFrames(connection)
+        updateTimer(connection)
+    }
+
     /// What a connection waits for whose exchanges run on streams.
+    @inline(never)
     func framesTimer(
         _ connection: DownstreamPointer, _ timers: DownstreamTimers
     ) -> (DownstreamConnection.TimerPurpose, UInt64) {
@@ -689,7 +474,24 @@ extension Worker {
         let isBlocked =
             !connection.pointee.outbound.isEmpty
             || (!session.pending.pointee.isEmpty && !connection.pointee.state.contains(.mayWrite))
-        if isBlocked { return (.sending, after(timers.sendIdleMilliseconds)) }
+        if isBlocked {
+            // What the client sends meanwhile, PING for one, is no progress.
+            if http2.pointee.blockedSinceMilliseconds == 0 { http2.pointee.blockedSinceMilliseconds = nowMilliseconds }
+            let limit = timers.sendIdleMilliseconds.map { UInt64($0) }
+            return (.sending, limit.map { http2.pointee.blockedSinceMilliseconds + $0 } ?? TimerEntry.never)
+        }
+        http2.pointee.blockedSinceMilliseconds = 0
+        let (purpose, deadline) = unblockedFramesTimer(connection, http2, timers)
+        guard let holdDeadline = Self.holdDeadline(session, &http2.pointee.heldSinceMilliseconds, nowMilliseconds),
+            holdDeadline < deadline
+        else { return (purpose, deadline) }
+        return (.held, holdDeadline)
+    }
+
+    private func unblockedFramesTimer(
+        _ connection: DownstreamPointer, _ http2: UnsafeMutablePointer<ClientHTTP2>, _ timers: DownstreamTimers
+    ) -> (DownstreamConnection.TimerPurpose, UInt64) {
+        let session = http2.pointee.session
         if session.isWithinHead, let limit = timers.requestHeadMilliseconds {
             return (.requestHead, max(http2.pointee.headSinceMilliseconds, 1) + UInt64(limit))
         }
@@ -700,14 +502,5 @@ extension Worker {
             return (.keepalive, max(nowMilliseconds + 1, http2.pointee.idleSinceMilliseconds + UInt64(limit)))
         }
         return (.none, TimerEntry.never)
-    }
-}
-
-extension UnsafeMutablePointer<DownstreamConnection> {
-    /// The place of what waits in memory.
-    var outboundBuffer: UnsafeMutablePointer<Buffer> {
-        let outbound = MemoryLayout<DownstreamConnection>.offset(of: \.outbound).unsafelyUnwrapped
-        let buffer = MemoryLayout<Outbound>.offset(of: \.buffer).unsafelyUnwrapped
-        return (UnsafeMutableRawPointer(self) + outbound + buffer).assumingMemoryBound(to: Buffer.self)
     }
 }

@@ -22,6 +22,8 @@ struct ServerHTTP2 {
     var readMilliseconds: UInt64 = 0
     /// When a PING was sent that is not answered; 0 if there is none.
     var pingMilliseconds: UInt64 = 0
+    /// Since when content waits for more of a window; milliseconds, 0 if none does.
+    var heldSinceMilliseconds: UInt64 = 0
     /// How long it may be without a stream; `.max` is for ever.
     let idleMillisecondsMax: UInt64
     /// How old it may be, and how many exchanges it may serve.
@@ -189,7 +191,8 @@ extension Worker {
                 http2.pointee.readMilliseconds = nowMilliseconds
                 http2.pointee.pingMilliseconds = 0
                 connection.pointee.state.insert(.isProcessing)
-                consumeFrames(input, session, connection)
+                // Many small frames take as long as many reads.
+                reads += consumeFrames(input, session, connection) * Self.readsPerRoundMax / Self.roundCostMax
                 connection.pointee.state.remove(.isProcessing)
                 pool.release(&connection.pointee.inbound)
                 if connection.pointee.phase == .multiplexing {
@@ -205,15 +208,19 @@ extension Worker {
         }
     }
 
+    /// - Returns: how many events there were.
+    @discardableResult
     private func consumeFrames(
         _ input: UnsafeBufferPointer<UInt8>, _ session: HTTP2Session, _ connection: UpstreamPointer
-    ) {
+    ) -> Int {
         var offset = 0
+        var eventCount = 0
         while offset < input.count || session.isPaused, connection.pointee.phase == .multiplexing {
             let slice = UnsafeBufferPointer(rebasing: input[offset...])
             guard let count = session.receive(slice, nowMilliseconds: nowMilliseconds) else { break }
             var current: UpstreamPointer?
             pulling: while true {
+                eventCount += 1
                 let event = session.next(
                     into: head, limits: { self.responseLimits(of: $0) }, answering: { self.method(of: $0) })
                 switch event {
@@ -236,6 +243,7 @@ extension Worker {
             if count == 0, !session.isPaused { break }
             offset += count
         }
+        return eventCount
     }
 
     private func exchange(of stream: HTTP2StreamPointer) -> ExchangePointer? {
@@ -543,8 +551,12 @@ extension Worker {
             let limit = http2.pointee.idleMillisecondsMax
             return limit == .max ? TimerEntry.never : http2.pointee.idleSinceMilliseconds + limit
         }
-        if http2.pointee.pingMilliseconds != 0 { return http2.pointee.pingMilliseconds + Self.pingMilliseconds }
-        return http2.pointee.readMilliseconds + Self.silenceMilliseconds
+        let deadline =
+            http2.pointee.pingMilliseconds != 0
+            ? http2.pointee.pingMilliseconds + Self.pingMilliseconds
+            : http2.pointee.readMilliseconds + Self.silenceMilliseconds
+        let holdDeadline = Self.holdDeadline(session, &http2.pointee.heldSinceMilliseconds, nowMilliseconds)
+        return min(deadline, holdDeadline ?? TimerEntry.never)
     }
 
     func framesTimerExpired(_ connection: UpstreamPointer) {
@@ -554,6 +566,13 @@ extension Worker {
             session.produce()
             noteFrames(connection)
             wheel.remove(connection.timer)
+        } else if let deadline = Self.holdDeadline(session, &http2.pointee.heldSinceMilliseconds, nowMilliseconds),
+            deadline <= nowMilliseconds
+        {
+            http2.pointee.heldSinceMilliseconds = 0
+            session.sendRemnants()
+            noteFrames(connection)
+            updateTimer(connection)
         } else if http2.pointee.pingMilliseconds == 0 {
             http2.pointee.pingMilliseconds = nowMilliseconds
             session.ping()

@@ -350,7 +350,7 @@ final class Worker {
     }
 
     /// Reads of one connection in one round: half a MiB at the default `relay_buffer`.
-    private static var readsPerRoundMax: Int { 8 }
+    static var readsPerRoundMax: Int { 8 }
 
     /// Counts a read of this round. A connection that always has bytes does not keep the others waiting: when it had
     /// its share, it goes on in the next round.
@@ -361,7 +361,9 @@ final class Worker {
         return reads <= Self.readsPerRoundMax
     }
 
-    private func putOff(_ owner: ReadinessToken, _ state: inout SocketState) {
+    /// A connection goes on in the next round.
+    @inline(never)
+    func putOff(_ owner: ReadinessToken, _ state: inout SocketState) {
         guard !state.contains(.isScheduled) else { return }
         state.insert(.isScheduled)
         hot.pointee.nextAgenda.append(owner)

@@ -13,11 +13,33 @@ import Testing
         (.settings, { _ in Frame.settings }),
         (.others, { _ in Frame.make(2, stream: 1, [0, 0, 0, 0, 1]) }),
         (.others, { _ in Frame.make(0x77, [1]) }),
+        (.pings, { _ in Frame.make(6, flags: 1, [UInt8](repeating: 1, count: 8)) }),
         (.windowUpdates, { _ in Frame.make(8, Frame.number(1)) }),
+        (.windowUpdates, { _ in Frame.make(8, Frame.number(1024)) }),
+        (
+            .windowUpdates,
+            { number in (number == 0 ? Frame.headers(Frame.get) : []) + Frame.make(8, stream: 1, Frame.number(1024)) }
+        ),
         (
             .emptyData,
             { number in
                 (number == 0 ? Frame.headers(Frame.get, endsStream: false) : []) + Frame.make(0, stream: 1)
+            }
+        ),
+        (
+            .emptyData,
+            { number in
+                // Padding alone, of no bytes and of many.
+                let padding = number % 2 == 0 ? [0] : [255] + [UInt8](repeating: 0, count: 255)
+                return (number == 0 ? Frame.headers(Frame.get, endsStream: false) : [])
+                    + Frame.make(0, flags: 8, stream: 1, padding)
+            }
+        ),
+        (
+            .emptyData,
+            { number in
+                let reset = Frame.headers(Frame.get, endsStream: false) + Frame.make(3, stream: 1, Frame.number(8))
+                return (number == 0 ? reset : []) + Frame.make(0, stream: 1, [UInt8](repeating: 1, count: 2000))
             }
         ),
         (
@@ -91,6 +113,67 @@ import Testing
             pair.server.session.exchangeCompleted()
         }
         #expect(pair.server.session.flood == nil)
+    }
+
+    @Test func contentMayBeGivenBackInSmallSteps() throws {
+        let end = End.server(Frame.headers(Frame.get))
+        let stream = try #require(end.streams[1])
+        end.session.sendHead(end.write("HTTP/1.1 200 OK\r\n\r\n"), isWhole: false, opensTunnel: false, on: stream)
+        end.send([UInt8](repeating: 1, count: 4 << 20), on: stream)
+        // Each 500 bytes that came are told, to both windows.
+        for _ in 0..<(2 << 20) / 500 {
+            _ = end.takeOutput()
+            end.receive(Frame.make(8, Frame.number(500)) + Frame.make(8, stream: 1, Frame.number(500)))
+        }
+        #expect(end.session.flood == nil)
+        #expect(end.waitingBytes(1) < 2 << 20)
+    }
+
+    @Test func contentThatIsGivenBackTwiceIsNot() throws {
+        var budget = FrameBudget(nowMilliseconds: 0)
+        budget.contentSent(bytes: 100_000, isAll: false)
+        for _ in 0..<200 { budget.windowOpened(step: 1000) }
+        #expect(!budget.isExhausted)
+        var count: Int32 = 0
+        while !budget.isExhausted, count < 2000 {
+            budget.windowOpened(step: 1000)
+            count += 1
+        }
+        #expect(count == FrameBudget.tokensMax + 1)
+    }
+
+    @Test func eventsMayBeGivenBackOneByOne() throws {
+        let end = End.server(Frame.headers(Frame.get))
+        let stream = try #require(end.streams[1])
+        end.session.sendHead(end.write("HTTP/1.1 200 OK\r\n\r\n"), isWhole: false, opensTunnel: false, on: stream)
+        for _ in 0..<5000 {
+            end.send("data: x\n\n", on: stream)
+            _ = end.takeOutput()
+            end.receive(Frame.make(8, Frame.number(9)) + Frame.make(8, stream: 1, Frame.number(9)))
+        }
+        #expect(end.session.flood == nil)
+    }
+
+    @Test func refusedRequestsCostMoreThanTheirAnswersGiveBack() {
+        var budget = FrameBudget(nowMilliseconds: 0)
+        for _ in 0..<400 where !budget.isExhausted {
+            budget.spend(1, .streams)
+            budget.requestRefused()
+            budget.contentSent(bytes: 20, isAll: true)
+            budget.exchangeCompleted()
+        }
+        #expect(budget.exhaustedBy == .streams)
+    }
+
+    @Test func contentOnItsWayToAStreamThatWeHaveResetIsForgiven() throws {
+        let end = End.server(Frame.headers(Frame.get, endsStream: false))
+        end.session.reset(try #require(end.streams[1]), code: HTTP2ErrorCode.noError)
+        _ = end.takeOutput()
+        for _ in 0..<600 { end.receive(Frame.make(0, stream: 1, [UInt8](repeating: 1, count: 100))) }
+        #expect(end.session.flood == nil)
+        // A window is not that large.
+        for _ in 0..<3000 { end.receive(Frame.make(0, stream: 1, [1])) }
+        #expect(end.session.flood == .emptyData)
     }
 
     @Test func aMeterFindsFramesInPieces() {

@@ -63,6 +63,106 @@ import Testing
         #expect(total <= 10 * Int(HTTP2Session.windowBytesMin) + HTTP2Session.windowBudgetBytes)
     }
 
+    /// A server that has sent as much as a window takes, and has more.
+    private func blocked(initialWindow: UInt32 = 65_535) throws -> End {
+        let end = End.server(Frame.make(4, [0, 4] + Frame.number(initialWindow)) + Frame.headers(Frame.get))
+        let stream = try #require(end.streams[1])
+        end.session.sendHead(end.write("HTTP/1.1 200 OK\r\n\r\n"), isWhole: false, opensTunnel: false, on: stream)
+        end.send([UInt8](repeating: 1, count: 200_000), on: stream)
+        _ = end.takeOutput()
+        return end
+    }
+
+    private func open(_ end: End, stream: Int, by bytes: UInt32) {
+        end.receive(Frame.make(8, stream: UInt32(stream), Frame.number(bytes)))
+    }
+
+    private func sizes(_ end: End) -> [Int] {
+        let bytes = end.takeOutput()
+        var sizes: [Int] = []
+        var place = 0
+        while place + 9 <= bytes.count {
+            let length = Int(bytes[place]) << 16 | Int(bytes[place + 1]) << 8 | Int(bytes[place + 2])
+            if bytes[place + 3] == 0 { sizes.append(length) }
+            place += 9 + length
+        }
+        return sizes
+    }
+
+    @Test func aLittleOfAWindowIsNotFilled() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 100)
+        open(end, stream: 1, by: 100)
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+        open(end, stream: 0, by: 4096)
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+        open(end, stream: 1, by: 4096)
+        #expect(sizes(end) == [4196] && !end.session.holdsContent)
+    }
+
+    @Test func theConnectionsWindowMayComeLast() throws {
+        let end = try blocked()
+        open(end, stream: 1, by: 50_000)
+        open(end, stream: 0, by: 10)
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+        // A frame, and what is left of this is little again.
+        open(end, stream: 0, by: 16_384)
+        #expect(sizes(end) == [16_384] && end.session.holdsContent)
+    }
+
+    @Test func whatLittleThereIsGoesWhenNothingMoreCame() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 100)
+        open(end, stream: 1, by: 100)
+        #expect(sizes(end).isEmpty)
+        end.session.sendRemnants()
+        #expect(sizes(end) == [100])
+        #expect(!end.session.holdsContent)
+    }
+
+    @Test func newContentDoesNotFillIt() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 100)
+        open(end, stream: 1, by: 100)
+        end.send([2], on: try #require(end.streams[1]))
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+    }
+
+    @Test func windowsThatAreSmallFromTheStartAreFilled() throws {
+        let end = try blocked(initialWindow: 1)
+        open(end, stream: 1, by: 1)
+        #expect(sizes(end) == [1])
+        #expect(!end.session.holdsContent)
+    }
+
+    @Test func theRestOfAMessageGoesAtOnce() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 200_000)
+        open(end, stream: 1, by: 200_000 - 65_535)
+        // All that was left of the window is less than a frame, and all that there is.
+        let sent = (0..<3).flatMap { _ in sizes(end) }
+        #expect(sent.reduce(0, +) == 200_000 - 65_535)
+        #expect(!end.session.holdsContent)
+    }
+
+    @Test func aStreamThatIsResetWaitsForNothing() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 100)
+        open(end, stream: 1, by: 100)
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+        end.receive(Frame.make(3, stream: 1, Frame.number(8)))
+        #expect(!end.session.holdsContent)
+    }
+
+    @Test func settingsMayOpenWhatIsLittle() throws {
+        let end = try blocked()
+        open(end, stream: 0, by: 100_000)
+        open(end, stream: 1, by: 100)
+        #expect(sizes(end).isEmpty && end.session.holdsContent)
+        end.receive(Frame.make(4, [0, 4] + Frame.number(75_535)))
+        #expect(sizes(end) == [10_100])
+    }
+
     @Test func equalStreamsTakeTurns() throws {
         let pair = Pair()
         for _ in 0..<2 { pair.client.request("GET / HTTP/1.1\r\nHost: a\r\n\r\n") }

@@ -1,5 +1,6 @@
 // HTTP/2 with clients: the rules of forwarding on streams, and what belongs to the connection.
 
+import Glibc
 import HTTP2
 import HTTP2Support
 import Testing
@@ -328,6 +329,87 @@ import Testing
         client.end.takesContent = false
         try client.ask()
         try client.expect(.closed(stream: 1, code: HTTP2ErrorCode.internalError))
+    }
+
+    @Test func whoReadsNothingGetsNoMoreTimeBySendingPings() throws {
+        let big = String(repeating: "x", count: 16 << 20)
+        let origin = Origin.serving { wire, _ in try wire.ok(big) }
+        let proxy = try start(origin, top: "send_idle_timeout 500ms;")
+        let deaf = try proxy.connect(receiveBuffer: 4096)
+        let large: UInt32 = 0x7FFF_0000
+        try deaf.send(
+            Frame.preface + Frame.make(4, [0, 4] + Frame.number(large)) + Frame.make(8, Frame.number(large))
+                + Frame.headers(Frame.get))
+        let deadline = Now.milliseconds + 4000
+        var end: WireError?
+        while end == nil, Now.milliseconds < deadline {
+            do { try deaf.send(Frame.make(6, [UInt8](repeating: 0, count: 8))) } catch { end = error }
+            usleep(50_000)
+        }
+        #expect(end == .reset)
+    }
+
+    /// Windows that are left with little room are not filled at once; a client that waits for it gets it all the same.
+    @Test func creditThatIsExactIsUsed() throws {
+        let origin = Origin.serving { wire, _ in try wire.ok(String(repeating: "x", count: 70_000)) }
+        let client = try start(origin).connect()
+        try client.send(Frame.preface + Frame.settings + Frame.headers(Frame.get))
+        func content(_ count: Int) throws {
+            var left = count
+            while left > 0 {
+                let header = try client.exactly(9)
+                let payload = try client.exactly(Int(header[1]) << 8 | Int(header[2]))
+                if header[3] == 0 { left -= payload.count }
+            }
+            #expect(left == 0)
+        }
+        try content(65_535)
+        try client.send(Frame.make(8, Frame.number(4465)) + Frame.make(8, stream: 1, Frame.number(10)))
+        try content(10)
+        try client.send(Frame.make(8, stream: 1, Frame.number(4455)))
+        try content(4455)
+    }
+
+    /// Content of a few bytes each, of many streams in turn, goes up in few writes and whole.
+    @Test func streamsThatTakeTurnsByteByByteArriveWhole() throws {
+        let origin = Origin.serving { wire, request in try wire.ok(request.text) }
+        let client = try start(origin).connectHTTP2()
+        let streams = try (0..<20).map { number in
+            try client.ask(head("POST /\(number) HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"), isWhole: false)
+        }
+        for piece in 0..<200 {
+            for (number, stream) in streams.enumerated() {
+                client.end.send("\(number):\(piece),", isLast: piece == 199, on: stream)
+            }
+        }
+        try client.flush()
+        var contents: [Int32: String] = [:]
+        var left = Set(streams.map(\.pointee.id))
+        while !left.isEmpty {
+            try client.next { told in
+                if case .content(let id, let text) = told { contents[id, default: ""] += text }
+                guard case .ended(let id) = told else { return nil as Void? }
+                left.remove(id)
+                return ()
+            }
+        }
+        for number in 0..<20 {
+            let wanted = (0..<200).map { "\(number):\($0)," }.joined()
+            #expect(contents[Int32(1 + 2 * number)] == wanted)
+        }
+    }
+
+    @Test func headsThatAreRefusedAgainAndAgainAreAFlood() throws {
+        let client = try start(.serving()).connectHTTP2()
+        let long = head("GET /" + String(repeating: "x", count: 9000) + " HTTP/1.1", "Host: a")
+        var count = 0
+        repeat {
+            try client.ask(long)
+            count += 1
+        } while try client.next({ told -> Bool? in
+            if case .head = told { true } else if told == .goAway { false } else { nil }
+        }) && count < 2000
+        #expect(count < 1000)
     }
 
     // MARK: Shutdown

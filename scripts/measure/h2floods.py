@@ -10,9 +10,10 @@ timed     few frames, or none that may be counted: it, or all its streams, have 
 lasting   nothing forbids it: it goes on, and only what it costs is bounded
 
 Of all of them: less than 16 MiB of RSS more, at most 0.25 s of CPU (lasting: at most 20 us a frame, of those that carry
-heads 100), the other client's 99th percentile of 10 s at most twice what it was before, or 1 ms more, as the machine alone
-makes it (once the flood has been ended, the rest of the 10 s counts as seen; lasting: at most 25 ms), none of its requests
-failed, the proxy lives. Until 3,000 frames were sent a batch waits until the proxy has read the one before, so that they
+heads 100, where nghttp2 resizes its table 4,000 times 150), the other client's 99th percentile of 10 s at most twice what
+it was before, or 1 ms more, as the machine alone makes it (once the flood has been ended, the rest of the 10 s counts as
+seen; lasting: at most 10 ms, with those tables 15, where each round of the loop writes to 100 servers 25), none of its
+requests failed, the proxy lives. Until 3,000 frames were sent a batch waits until the proxy has read the one before, so that they
 can be counted; from then on it goes as fast as it can. Of other proxies (--of) there is no verdict.
 
 Uses are what clients do that mean no harm, much of it at a time: none of them may be ended.
@@ -27,9 +28,9 @@ from http2 import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS,
 MIB = 1 << 20
 FRAMES_MAX, PACED, BATCH = 2000, 3000, 25
 PAUSE = 0.001                               # seconds between two batches at first
-TIMEOUT, GRACE = 2.0, 3.0                   # seconds: configured, and until it has to be seen
+TIMEOUT, GRACE = 2.0, 1.5                   # seconds: configured, and until it has to be seen
 RSS_MAX, CPU_MAX, FRAME_MICROSECONDS, HEAD_MICROSECONDS = 16 * MIB, 0.25, 20.0, 100.0
-P99_FACTOR, P99_NOISE, P99_LASTING = 2.0, 0.001, 0.025
+P99_FACTOR, P99_NOISE, P99_LASTING = 2.0, 0.001, 0.010
 BEFORE, WINDOW = 1.0, 1.0                   # seconds the other client is watched before, and at least meanwhile
 HORIZON = 10.0                              # seconds of a flood of which its 99th percentile tells
 BYSTANDER_PAUSE = 0.001
@@ -128,15 +129,16 @@ FLOODS, USES = {}, {}
 
 
 class Flood:
-    def __init__(self, make, kind, reads, more, window, microseconds):
+    def __init__(self, make, kind, reads, more, window, microseconds, p99):
         self.make, self.kind, self.reads, self.more, self.window = make, kind, reads, more, window
-        self.microseconds, self.why = microseconds, make.__doc__
+        self.microseconds, self.p99, self.why = microseconds, p99, make.__doc__
 
 
-def flood(kind="counted", reads=True, more=b"", window=http2.WINDOW_MAX, microseconds=FRAME_MICROSECONDS, name=None):
+def flood(kind="counted", reads=True, more=b"", window=http2.WINDOW_MAX, microseconds=FRAME_MICROSECONDS,
+          p99=P99_LASTING, name=None):
     """Of a generator function; its docstring tells what it is."""
     def add(make):
-        FLOODS[name or make.__name__] = Flood(make, kind, reads, more, window, microseconds)
+        FLOODS[name or make.__name__] = Flood(make, kind, reads, more, window, microseconds, p99)
         return make
     return add
 
@@ -199,7 +201,7 @@ simple("made_self_dependency", "the server is made to reset: a stream that depen
 simple("refused_requests", "requests that are answered with 400: a bad path",
        opening(lambda s: headers(s, head("no/slash"))))
 simple("long_targets", "requests that are answered with 414", opening(
-    lambda s: headers(s, head("/" + "x" * 9000)), 1, 5), kind="lasting", microseconds=HEAD_MICROSECONDS)
+    lambda s: headers(s, head("/" + "x" * 9000)), 1, 5))
 simple("streams_beyond", "streams beyond the 100 that are allowed", opening(lambda s: headers(s, HANG)))
 simple("uploads_beyond", "streams beyond the 100 that are allowed, with a byte of content each",
        opening(lambda s: headers(s, POST, END_HEADERS) + frame(DATA, 0, s, b"x"), 2))
@@ -239,7 +241,7 @@ simple("data_reset", "DATA for a stream that was reset, 16 KiB each",
 simple("data_1", "DATA of a byte each, without end", repeating(frame(DATA, 0, 1, b"x"), first=OPEN), kind="lasting")
 simple("data_100_streams", "DATA of a byte each on 100 streams in turn, without end", repeating(
     b"".join(frame(DATA, 0, s, b"x") for s in range(1, 200, 2)), 100, 1,
-    first=b"".join(headers(s, POST, END_HEADERS) for s in range(1, 200, 2))), kind="lasting")
+    first=b"".join(headers(s, POST, END_HEADERS) for s in range(1, 200, 2))), kind="lasting", p99=0.025)
 simple("window_1", "WINDOW_UPDATE of 1 for the connection", repeating(window_update(0, 1)), window=0)
 simple("window_1024", "WINDOW_UPDATE of 1,024 for the connection, for nothing", repeating(window_update(0, 1024)), window=0)
 simple("window_stream", "WINDOW_UPDATE of 1,024 for a stream, for nothing",
@@ -313,7 +315,7 @@ def is_full(client):
     return client.next_stream // 2 - client.over >= 50
 
 
-@flood("lasting", microseconds=HEAD_MICROSECONDS)
+@flood("lasting", microseconds=150.0, p99=0.015)
 def hpack_table(client):
     """the size of the table changed 4,000 times in each head"""
     sizes = (b"\x20" + integer(4096, 5, 0x20)) * 2000
@@ -703,7 +705,7 @@ def run_flood(name, proxy_name, seconds, secure):
     allowed = max(CPU_MAX, frames * chosen.microseconds * 1e-6 if chosen.kind == "lasting" else 0)
     if used > allowed:
         wrong.append("CPU")
-    if during > max(before * P99_FACTOR, before + P99_NOISE, P99_LASTING if chosen.kind == "lasting" else 0):
+    if during > max(before * P99_FACTOR, before + P99_NOISE, chosen.p99 if chosen.kind == "lasting" else 0):
         wrong.append("p99")
     if told["failures"]:
         wrong.append("the other client: " + told["failures"][0])

@@ -140,20 +140,28 @@ class Client:
 
     def read(self, seconds):
         """The frames that come within so many seconds, without waiting for more than the first bytes of them."""
+        data, end = b"", None
         try:
             self.socket.settimeout(seconds)
-            data = self.socket.recv(262144)
-            if not data:
-                self.ended("closed")
+            # One record at a time, of TLS; more may be there.
+            while more := self.socket.recv(262144):
+                data += more
+                if not isinstance(self.socket, ssl.SSLSocket) or len(data) >= 262144:
+                    break
+                self.socket.settimeout(0)
+            else:
+                end = "closed"
         except (ssl.SSLWantReadError, BlockingIOError, TimeoutError):
-            data = b""
+            pass
         except OSError as error:
-            self.ended("reset" if isinstance(error, ConnectionError) else str(error))
-            data = b""
+            end = "reset" if isinstance(error, ConnectionError) else str(error)
         finally:
             self.socket.settimeout(10)
         self.received += data
-        return list(self.frames())
+        frames = list(self.frames())
+        if end:
+            self.ended(end)
+        return frames
 
     def frames(self):
         at, received = 0, self.received
