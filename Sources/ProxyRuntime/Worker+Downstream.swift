@@ -532,6 +532,7 @@ extension Worker {
         case .requestContent, .uploadAfterResponse:
             guard let exchange = connection.pointee.exchange else { return }
             perform(exchange.pointee.machine.requestTimedOut(.requestContentTimedOut), for: exchange)
+        case .sending where connection.pointee.phase == .multiplexing: blockedTimerExpired(connection)
         case .sending: sendTimerExpired(connection)
         }
     }
@@ -549,12 +550,9 @@ extension Worker {
         let before = connection.pointee.unacknowledgedBytes
         noteUnacknowledged(connection)
         if connection.pointee.unacknowledgedBytes < before, !connection.pointee.state.contains(.isStream) {
-            connection.pointee.http2?.pointee.blockedSinceMilliseconds = 0
             updateTimer(connection)
             return
         }
-        // The kernel would try for long to deliver what nobody reads.
-        if connection.pointee.phase == .multiplexing { connection.pointee.endsByReset = true }
         if let exchange = connection.pointee.exchange {
             perform(exchange.pointee.machine.abandoned(.clientStalled), for: exchange)
         } else {

@@ -41,6 +41,8 @@ struct ClientHTTP2 {
     var announcedMilliseconds: UInt64 = 0
     /// Since when the client takes nothing, and since when content waits for more of a window; milliseconds, 0 if neither.
     var blockedSinceMilliseconds: UInt64 = 0
+    /// When was looked last what the client has not acknowledged.
+    var lookedMilliseconds: UInt64 = 0
     var heldSinceMilliseconds: UInt64 = 0
 }
 
@@ -57,6 +59,8 @@ extension Worker {
     static var http2SessionBytes: Int { 32 << 10 }
     /// What the kernel may have of a connection that it cannot send yet.
     private static var unsentBytesMax: Int32 { 128 << 10 }
+    /// How often within `send_idle_timeout` is looked whether a client takes anything.
+    private static var looksOfBlockedMax: UInt64 { 8 }
     /// How long a client is given to learn of a shutdown before it begins.
     private static var shutdownMilliseconds: UInt64 { 1_000 }
 
@@ -464,6 +468,24 @@ extension Worker {
         updateTimer(connection)
     }
 
+    /// The socket tells of room only when a good part of the kernel's buffer is free, so what is unacknowledged decides; looked
+    /// at now and then, since nothing tells when a byte of it was taken.
+    func blockedTimerExpired(_ connection: DownstreamPointer) {
+        guard let http2 = connection.pointee.http2 else { return }
+        let before = connection.pointee.unacknowledgedBytes
+        noteUnacknowledged(connection)
+        http2.pointee.lookedMilliseconds = nowMilliseconds
+        if connection.pointee.unacknowledgedBytes < before { http2.pointee.blockedSinceMilliseconds = nowMilliseconds }
+        let limit = connection.pointee.listener.pointee.compiled.pointee.timers.sendIdleMilliseconds
+        guard let limit, nowMilliseconds >= http2.pointee.blockedSinceMilliseconds + UInt64(limit) else {
+            updateTimer(connection)
+            return
+        }
+        // The kernel would try for long to deliver what nobody reads.
+        connection.pointee.endsByReset = true
+        closeDownstream(connection)
+    }
+
     /// What a connection waits for whose exchanges run on streams.
     @inline(never)
     func framesTimer(
@@ -476,9 +498,13 @@ extension Worker {
             || (!session.pending.pointee.isEmpty && !connection.pointee.state.contains(.mayWrite))
         if isBlocked {
             // What the client sends meanwhile, PING for one, is no progress.
-            if http2.pointee.blockedSinceMilliseconds == 0 { http2.pointee.blockedSinceMilliseconds = nowMilliseconds }
-            let limit = timers.sendIdleMilliseconds.map { UInt64($0) }
-            return (.sending, limit.map { http2.pointee.blockedSinceMilliseconds + $0 } ?? TimerEntry.never)
+            if http2.pointee.blockedSinceMilliseconds == 0 {
+                http2.pointee.blockedSinceMilliseconds = nowMilliseconds
+                http2.pointee.lookedMilliseconds = nowMilliseconds
+            }
+            guard let limit = timers.sendIdleMilliseconds else { return (.sending, TimerEntry.never) }
+            let end = http2.pointee.blockedSinceMilliseconds + UInt64(limit)
+            return (.sending, min(end, http2.pointee.lookedMilliseconds + UInt64(limit) / Self.looksOfBlockedMax + 1))
         }
         http2.pointee.blockedSinceMilliseconds = 0
         let (purpose, deadline) = unblockedFramesTimer(connection, http2, timers)
