@@ -354,20 +354,11 @@ import Testing
         let origin = Origin.serving { wire, _ in try wire.ok(String(repeating: "x", count: 70_000)) }
         let client = try start(origin).connect()
         try client.send(Frame.preface + Frame.settings + Frame.headers(Frame.get))
-        func content(_ count: Int) throws {
-            var left = count
-            while left > 0 {
-                let header = try client.exactly(9)
-                let payload = try client.exactly(Int(header[1]) << 8 | Int(header[2]))
-                if header[3] == 0 { left -= payload.count }
-            }
-            #expect(left == 0)
-        }
-        try content(65_535)
+        try client.framedContent(65_535)
         try client.send(Frame.make(8, Frame.number(4465)) + Frame.make(8, stream: 1, Frame.number(10)))
-        try content(10)
+        try client.framedContent(10)
         try client.send(Frame.make(8, stream: 1, Frame.number(4455)))
-        try content(4455)
+        try client.framedContent(4455)
     }
 
     /// Content of a few bytes each, of many streams in turn, goes up in few writes and whole.

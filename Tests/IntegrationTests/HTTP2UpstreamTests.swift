@@ -68,6 +68,25 @@ import Testing
         #expect(origin.connectionCount == 1)
     }
 
+    /// As a client's, a server's window is not filled at once where it is left with little room; but it is.
+    @Test func creditThatIsExactIsUsed() throws {
+        let origin = Origin { wire, _ in
+            _ = try wire.exactly(Frame.preface.count)
+            try wire.send(Frame.settings)
+            try wire.framedContent(65_535)
+            try wire.send(Frame.make(8, Frame.number(5000)) + Frame.make(8, stream: 1, Frame.number(10)))
+            try wire.framedContent(10)
+            try wire.send(Frame.make(8, stream: 1, Frame.number(4990)))
+            try wire.framedContent(4455)
+            try wire.send(Frame.headers([(":status", "204")]))
+            _ = wire.drain()
+        }
+        let client = try start(origin).connect()
+        try client.ask("PUT / HTTP/1.1", "Content-Length: 70000")
+        try client.send([UInt8](repeating: 1, count: 70_000))
+        #expect(try client.response().status == 204)
+    }
+
     @Test func whatAServerHasNotLookedAtIsAskedAgain() throws {
         let origin = origin { server, number in
             let (stream, _) = try server.request()

@@ -102,6 +102,19 @@ final class HTTP2Wire {
     }
 }
 
+extension Wire {
+    /// Reads frames by hand until so much content has come, and not a byte more.
+    func framedContent(_ count: Int) throws {
+        var left = count
+        while left > 0 {
+            let header = try exactly(9)
+            let payload = try exactly(Int(header[1]) << 8 | Int(header[2]))
+            if header[3] == 0 { left -= payload.count }
+        }
+        guard left == 0 else { throw Malformed(what: "more content than there was a window for") }
+    }
+}
+
 extension Headfirst {
     /// A client of HTTP/2 by prior knowledge.
     func connectHTTP2() throws -> HTTP2Wire { try HTTP2Wire(try connect()) }
