@@ -48,7 +48,7 @@ struct Demo: ParsableCommand {
         }
     }
 
-    /// The configuration: all that it takes to put the proxy before one server.
+    /// The configuration: all that it takes to put the proxy before one server, for clients of both versions.
     private func demonstration(
         originPort: UInt16, _ files: ThrowAwayFiles? = nil
     ) throws(ConfigurationErrors) -> LoadedConfiguration {
@@ -59,6 +59,7 @@ struct Demo: ParsableCommand {
             access_log stdout;
             upstream origin { server 127.0.0.1:\(originPort); }
             listener demo {
+                http2 on;
                 bind \(bind)\(files == nil ? "" : " tls"); \(tls)
                 route / { upstream origin; }
             }
