@@ -4,7 +4,7 @@ soak.py's help tells what each of them is.
 """
 import argparse, functools, sys
 
-import faults, h2floods, h2soak, narrow, peers, reloads, soak, streaming
+import faults, h2floods, h2servers, h2soak, narrow, peers, reloads, soak, streaming
 
 
 def of_headfirst(measure):
@@ -32,6 +32,7 @@ def main():
         "memory": functools.partial(narrow.measures, limit=options.limit << 20),
         "holds": streaming.holds,
         "http2": h2soak.measures,
+        "servers": h2servers.measures,
         "floods": functools.partial(h2floods.all_measures, seconds=options.flood_seconds),
     }
     soak.MEASURES.update((name, of_headfirst(measure)) for name, measure in measures.items())

@@ -1,7 +1,7 @@
 """Memory and stability of the proxy, each measure with a stated bound and a verdict; exit status 1 if one fails.
 
     scripts/soak [idle|stalled|million|keepalive|descriptors|websockets|tls ...] [--of NAME] [--install]
-    scripts/soak [reloads|drain|sse|faults|memory|holds|http2|floods ...]                (all of both, if none is named)
+    scripts/soak [reloads|drain|sse|faults|memory|holds|http2|servers|floods ...]        (all of both, if none is named)
 
 idle         5,000 idle keep-alive connections after one request each: at most 512 bytes of RSS for each
 stalled      20 clients that read nothing of a 200 MiB answer: less than 8 MiB of RSS in all
@@ -34,6 +34,8 @@ holds        half of the requests that wrk makes at full load, 64 connections: h
              the median and below 5 ms at the 99.9th percentile
 http2        10,000 idle streams of events on 100 connections of HTTP/2, over TLS: at most 4 KiB of RSS for each and no
              CPU; ended, at most a quarter of that is kept, and as many again take no more
+servers      servers of HTTP/2 that refuse, reset, cut, leave, and give windows of a byte, for 20 s: no answer looks complete
+             that is not, no POST comes twice to where it was looked at, nothing hangs, no exchange is left
 floods       some sixty floods of HTTP/2 frames, each on a connection of its own for 5 s (--flood-seconds): ended before
              2,000 frames, CPU and memory bounded, others undisturbed; heavy use that is none is not ended (see
              h2floods.py, which runs single ones)
