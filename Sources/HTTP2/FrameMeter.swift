@@ -122,6 +122,8 @@ struct FrameMeter: Sendable {
     private static let headerBytesMax: UInt32 = 9
     /// The most that padding takes of a frame, with its length (RFC 9113 section 6.1).
     private static let paddingBytesMax: UInt32 = 256
+    /// What a section costs that begins with more changes of HPACK's table than make sense: each takes time.
+    private static let tokensPerResizing: Int32 = 16
 
     /// A meter at the start of a connection.
     /// - Parameter prefaceBytes: what comes before the first frame.
@@ -189,7 +191,11 @@ struct FrameMeter: Sendable {
         }
         switch type {
         case 0: if !isMarked, Self.isEmpty(length, flags, rest) { budget.spend(1, .emptyData) }
-        case 1: if peerAsks { budget.spend(1, .streams) }
+        case 1:
+            if peerAsks { budget.spend(1, .streams) }
+            if Self.resizesTable(flags, rest.prefix(Int(length))) {
+                budget.spend(Self.tokensPerResizing, .fieldSections)
+            }
         case 3: budget.spend(2, .resets)
         case 4: if !isMarked { budget.spend(2, .settings) }
         case 6: budget.spend(1, .pings)
@@ -202,6 +208,22 @@ struct FrameMeter: Sendable {
     /// The first four bytes of a payload, if they are at hand.
     private static func number(in payload: UnsafeRawBufferPointer) -> UInt32? {
         payload.count >= 4 ? UInt32(bigEndian: payload.loadUnaligned(as: UInt32.self)) : nil
+    }
+
+    /// Whether a field section begins with more than two changes of the table's size: the smallest and the last are all that
+    /// an encoder has to tell (RFC 7541 section 4.2).
+    private static func resizesTable(_ flags: UInt8, _ payload: Slice<UnsafeRawBufferPointer>) -> Bool {
+        var index = payload.startIndex + (flags & 0x08 != 0 ? 1 : 0) + (flags & 0x20 != 0 ? 5 : 0)
+        var count = 0
+        while index < payload.endIndex, payload[index] & 0xE0 == 0x20 {
+            count += 1
+            if count > 2 { return true }
+            let isLong = payload[index] & 0x1F == 0x1F
+            index += 1
+            while isLong, index < payload.endIndex, payload[index] & 0x80 != 0 { index += 1 }
+            if isLong { index += 1 }
+        }
+        return false
     }
 
     /// Whether DATA has no content. Padding whose length is not at hand is taken for all there is, if it may be.

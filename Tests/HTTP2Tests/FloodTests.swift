@@ -66,6 +66,26 @@ import Testing
         ),
     ]
 
+    @Test func changesOfTheTableAreAFloodFromTheThirdOn() {
+        // 4,096, in three bytes; 0; and what may stand before them in the frame.
+        let size: [UInt8] = [0x3F, 0xE1, 0x1F]
+        for (flags, before): (UInt8, [UInt8]) in [(5, []), (13, [0]), (37, [0, 0, 0, 0, 7])] {
+            for (updates, isFlood) in [(size + [0x20], false), (size + [0x20] + size, true)] {
+                let end = End.server([])
+                for number in 0..<100 {
+                    let stream = UInt32(1 + 2 * number)
+                    end.receive(Frame.make(1, flags: flags, stream: stream, before + updates + Frame.fields(Frame.get)))
+                    end.session.exchangeCompleted()
+                    if let stream = end.streams[Int32(stream)] {
+                        end.session.reset(stream, code: HTTP2ErrorCode.noError)
+                    }
+                    _ = end.takeOutput()
+                }
+                #expect(end.session.flood == (isFlood ? .fieldSections : nil), "\(flags)")
+            }
+        }
+    }
+
     @Test(arguments: floods.indices)
     func endBeforeTwoThousandFrames(_ index: Int) {
         let (kind, frame) = Self.floods[index]
