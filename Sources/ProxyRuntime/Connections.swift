@@ -114,6 +114,8 @@ struct DownstreamConnection {
     var stream: HTTP2StreamPointer?
     /// Content of a stream that was passed on, or thrown away, before the client was told that it may send as much again.
     var uncreditedBytes: UInt32 = 0
+    /// Whether a stream that is let go had brought the request's end, which what waits in `inbound` comes before.
+    var endsWithStream = false
     /// The trailer section of a stream's request while content before it waits, as it is written.
     var keptTrailers = Buffer()
     /// When the head's first byte came, or lingering began; milliseconds.

@@ -113,7 +113,8 @@ extension Worker {
     /// The client's end is told when everything before it was passed on.
     private func endInputIfRead(_ connection: DownstreamPointer) {
         guard let exchange = connection.pointee.exchange, connection.pointee.inbound.isEmpty,
-            connection.pointee.stream?.pointee.receivingEnded ?? true, wantsRequest(connection)
+            connection.pointee.stream?.pointee.receivingEnded ?? connection.pointee.endsWithStream,
+            wantsRequest(connection)
         else { return }
         if exchange.pointee.machine.isTunnel {
             let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
@@ -168,7 +169,7 @@ extension Worker {
             }
             pool.consume(content.count, of: &connection.pointee.inbound)
         }
-        if connection.pointee.stream?.pointee.receivingEnded ?? false { endInputIfRead(connection) }
+        endInputIfRead(connection)
         streamPaused(connection)
     }
 
@@ -192,6 +193,7 @@ extension Worker {
     private func letStreamGo(_ connection: DownstreamPointer, _ code: UInt32) {
         guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2 else { return }
         connection.pointee.stream = nil
+        connection.pointee.endsWithStream = stream.pointee.receivingEnded
         http2.pointee.session.release(stream, code: code)
         if http2.pointee.session.streamCount == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
         noteFrames(http2.pointee.connection)

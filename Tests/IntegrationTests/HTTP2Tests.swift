@@ -390,6 +390,34 @@ import Testing
         }
     }
 
+    /// The client's stream is over with the last of its request, which is still on its way up then.
+    @Test func aRequestThatEndsBehindItsAnswerGoesUpToItsEnd() throws {
+        let contents = Handoff<String>()
+        let early = Origin { wire, _ in
+            for _ in 0..<2 {
+                var request = try wire.head()
+                try wire.send(head("HTTP/1.1 200 OK", "Content-Length: 2") + "ok")
+                try wire.chunkedContent(of: &request)
+                contents.give(request.text)
+            }
+        }
+        let client = try start(early).connectHTTP2()
+        let post = head("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked")
+        for _ in 0..<2 {
+            let streams = try (0..<2).map { _ in
+                let stream = try client.ask(post, isWhole: false)
+                #expect(try client.content(of: stream.pointee.id) == "ok")
+                return stream
+            }
+            client.end.send("x", on: streams[1])
+            client.end.send("last", isLast: true, on: streams[0])
+            try client.flush()
+            #expect(try contents.take() == "last")
+            try client.send("", isLast: true, on: streams[1])
+            #expect(try contents.take() == "x")
+        }
+    }
+
     @Test func headsThatAreRefusedAgainAndAgainAreAFlood() throws {
         let client = try start(.serving()).connectHTTP2()
         let long = head("GET /" + String(repeating: "x", count: 9000) + " HTTP/1.1", "Host: a")
