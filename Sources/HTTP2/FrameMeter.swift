@@ -134,11 +134,11 @@ struct FrameMeter: Sendable {
     }
 
     /// Looks at what came, and charges for it.
-    /// - Parameter look: gets the type and the stream of each frame that may be where it must not, and its first four bytes of
-    ///   payload, if they are at hand. It says how many tokens more the frame costs.
+    /// - Parameter look: gets the type and the stream of each frame that may be where it must not. It says how many tokens
+    ///   more the frame costs.
     mutating func scan(
         _ bytes: UnsafeBufferPointer<UInt8>, charging budget: inout FrameBudget,
-        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Int32 = { _, _, _ in 0 }
+        _ look: (_ type: UInt8, _ stream: Int32) -> Int32 = { _, _ in 0 }
     ) {
         guard let base = bytes.baseAddress else { return }
         var index = 0
@@ -177,16 +177,16 @@ struct FrameMeter: Sendable {
     @inline(__always)
     private mutating func frameBegan(
         _ word: UInt64, _ last: UInt8, _ rest: UnsafeRawBufferPointer, _ budget: inout FrameBudget,
-        _ look: (_ type: UInt8, _ stream: Int32, _ payload: UInt32?) -> Int32
+        _ look: (_ type: UInt8, _ stream: Int32) -> Int32
     ) {
         let length = UInt32(truncatingIfNeeded: word >> 40)
         let flags = UInt8(truncatingIfNeeded: word >> 24)
         skipped = length
         let isMarked = flags & 1 != 0  // END_STREAM, or ACK
         let type = UInt8(truncatingIfNeeded: word >> 32)
-        if type <= 3 || type == 16 {
+        if type <= 3 {
             let stream = (UInt32(truncatingIfNeeded: word) << 8 | UInt32(last)) & 0x7FFF_FFFF
-            let tokens = look(type, Int32(stream), Self.number(in: rest))
+            let tokens = look(type, Int32(stream))
             if tokens > 0 { budget.spend(tokens, .emptyData) }
         }
         switch type {

@@ -24,7 +24,7 @@ enum HTTP2Callbacks {
             session, frame, _, _, _, _, _, user in
             guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
             // nghttp2 would leave the field out and go on.
-            storage.pointee.hasSection = false
+            HTTP2Callbacks.abandonSection(storage)
             nghttp2_submit_rst_stream(session, 0, frame.pointee.hd.stream_id, HTTP2ErrorCode.protocolError)
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
         }
@@ -35,7 +35,7 @@ enum HTTP2Callbacks {
         }
         nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, frame, _, user in
             guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
-            if UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue { storage.pointee.hasSection = false }
+            if UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue { HTTP2Callbacks.abandonSection(storage) }
             return 0
         }
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, id, bytes, count, user in
@@ -43,9 +43,21 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.contentCame(session, id, bytes, count, storage)
             return 0
         }
+        nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(callbacks) { _, _, bytes, count, user in
+            guard let storage = HTTP2Callbacks.storage(user), let bytes else { return 0 }
+            storage.pointee.priorityUpdate.append(UnsafeBufferPointer(start: bytes, count: count))
+            return 0
+        }
+        // The payload is read as it comes; there is nothing to unpack, but without this the frame is not told of.
+        nghttp2_session_callbacks_set_unpack_extension_callback(callbacks) { _, payload, _, _ in
+            payload?.pointee = nil
+            return 0
+        }
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, id, code, user in
-            guard let storage = HTTP2Callbacks.storage(user) else { return 0 }
-            HTTP2Callbacks.streamClosed(session, id, code, storage)
+            guard let storage = HTTP2Callbacks.storage(user), let stream = HTTP2Callbacks.stream(session, id) else {
+                return 0
+            }
+            HTTP2Callbacks.streamClosed(stream, code, storage)
             return 0
         }
         nghttp2_session_callbacks_set_send_data_callback(callbacks) { _, _, header, length, source, user in
@@ -84,6 +96,8 @@ enum HTTP2Callbacks {
             section.kind = .request
             let stream = HTTP2Session.addStream(id: id, storage)
             nghttp2_session_set_stream_user_data(session, id, stream)
+            storage.pointee.newestRequest = max(storage.pointee.newestRequest, id)
+            storage.pointee.sectionPrioritizes = false
             storage.pointee.sectionStream = stream
         case NGHTTP2_HCAT_RESPONSE:
             section.kind = .response
@@ -97,6 +111,12 @@ enum HTTP2Callbacks {
         storage.pointee.hasSection = true
         storage.pointee.surplusLines = 0
         return 0
+    }
+
+    /// What came of the section under way is of no use, and nothing is kept of it: a stream may be closed between two reads.
+    static func abandonSection(_ storage: UnsafeMutablePointer<HTTP2Session.Storage>) {
+        storage.pointee.hasSection = false
+        storage.pointee.engine.pointee.pool.release(&storage.pointee.kept)
     }
 
     /// Lines of a section beyond its bounds that are forgiven, since the sender may not know them, before it is a flood.
@@ -140,7 +160,8 @@ enum HTTP2Callbacks {
             if name.count == 6, Head.equals(name, "cookie") {
                 storage.pointee.section.crumbCount += 1
             } else if name.count == 8, Head.equals(name, "priority") {
-                storage.pointee.sectionStream?.pointee.urgency = urgency(value)
+                storage.pointee.sectionStream?.pointee.urgency = StreamPriority.urgency(value)
+                storage.pointee.sectionPrioritizes = true
             }
             storage.pointee.section.lineCount += 1
         }
@@ -177,20 +198,6 @@ enum HTTP2Callbacks {
         storage.pointee.section.linesStart = textBytes + value.count
     }
 
-    /// `u=N` of a priority (RFC 9218 section 4); anything odd means the default.
-    static func urgency(_ value: UnsafeBufferPointer<UInt8>) -> UInt8 {
-        var index = 0
-        while index + 2 < value.count {
-            let isStart = index == 0 || value[index - 1] == UInt8(ascii: ",") || value[index - 1] == 0x20
-            if isStart, value[index] == UInt8(ascii: "u"), value[index + 1] == UInt8(ascii: "=") {
-                let digit = value[index + 2] &- UInt8(ascii: "0")
-                return digit <= 7 ? digit : 3
-            }
-            index += 1
-        }
-        return 3
-    }
-
     // MARK: Frames
 
     private static func note(_ kind: HTTP2Engine.Seen.Kind, _ stream: HTTP2StreamPointer?, _ storage: Storage) {
@@ -204,7 +211,9 @@ enum HTTP2Callbacks {
         let isAcknowledgement = UInt32(frame.pointee.hd.flags) & NGHTTP2_FLAG_ACK.rawValue != 0
         switch UInt32(frame.pointee.hd.type) {
         case NGHTTP2_DATA.rawValue:
-            if endsStream, let stream = stream(session, frame.pointee.hd.stream_id) { ended(stream, storage) }
+            if endsStream, let stream = stream(session, frame.pointee.hd.stream_id) {
+                note(.ended, stream, storage)
+            }
         case NGHTTP2_HEADERS.rawValue:
             guard storage.pointee.hasSection, let stream = storage.pointee.sectionStream else { return }
             var section = storage.pointee.section
@@ -215,7 +224,8 @@ enum HTTP2Callbacks {
             engine.pointee.seen.append(
                 HTTP2Engine.Seen(
                     kind: .section, stream: stream, first: engine.pointee.sections.count - 1, count: 0))
-            if endsStream { ended(stream, storage) }
+            if section.kind == .request { prioritizeRequest(stream, storage) }
+            if endsStream { note(.ended, stream, storage) }
         case NGHTTP2_WINDOW_UPDATE.rawValue:
             if storage.pointee.heldCount > 0 { windowOpened(session, frame.pointee.hd.stream_id, storage) }
         case NGHTTP2_SETTINGS.rawValue:
@@ -230,30 +240,47 @@ enum HTTP2Callbacks {
         case NGHTTP2_GOAWAY.rawValue:
             storage.pointee.goAwayIsReceived = true
             note(.goAway, nil, storage)
-        case NGHTTP2_PRIORITY_UPDATE.rawValue:
-            priorityChanged(session, frame, storage)
+        case HTTP2Engine.priorityUpdateType:
+            priorityUpdateCame(session, frame.pointee.hd.stream_id, storage)
         default: break
         }
     }
 
-    private static func ended(_ stream: HTTP2StreamPointer, _ storage: Storage) {
-        stream.pointee.state.insert(.receivingEnded)
-        note(.ended, stream, storage)
+    /// A request's own word on its priority is known to nghttp2, too, which may read it otherwise; one that came before it
+    /// in a PRIORITY_UPDATE goes before its own (RFC 9218 section 7).
+    private static func prioritizeRequest(_ stream: HTTP2StreamPointer, _ storage: Storage) {
+        let early = storage.pointee.earlyUrgencies.take(stream.pointee.id)
+        if let early { stream.pointee.urgency = early }
+        if early != nil || storage.pointee.sectionPrioritizes { HTTP2Session.prioritize(stream, storage) }
     }
 
-    /// RFC 9218 section 7.1: nghttp2 has taken it; a stream that shares goes on sharing.
-    private static func priorityChanged(
-        _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage
-    ) {
-        guard
-            let update = frame.pointee.ext.payload?.assumingMemoryBound(to: nghttp2_ext_priority_update.self).pointee,
-            let stream = stream(session, update.stream_id)
-        else { return }
-        stream.pointee.urgency = urgency(
-            UnsafeBufferPointer(start: update.field_value, count: update.field_value_len))
-        guard stream.pointee.state.contains(.isIncremental) else { return }
-        var priority = nghttp2_extpri(urgency: UInt32(stream.pointee.urgency), inc: 1)
-        nghttp2_session_change_extpri_stream_priority(session, update.stream_id, &priority, 0)
+    /// RFC 9218 section 7.1. What breaks its rules ends the connection, as soon as nghttp2 has returned.
+    private static func priorityUpdateCame(_ session: OpaquePointer?, _ frameStream: Int32, _ storage: Storage) {
+        let update = storage.pointee.priorityUpdate
+        storage.pointee.priorityUpdate.begin()
+        guard let id = update.streamID else {
+            storage.pointee.connectionError = HTTP2ErrorCode.frameSizeError
+            return
+        }
+        // A server's priorities are nobody's; streams with even numbers would be its own, and it begins none.
+        guard storage.pointee.role == .server, frameStream == 0, id & 1 == 1 else {
+            storage.pointee.connectionError = HTTP2ErrorCode.protocolError
+            return
+        }
+        if let stream = stream(session, id) {
+            stream.pointee.urgency = update.urgency
+            HTTP2Session.prioritize(stream, storage)
+        } else if id > storage.pointee.newestRequest {
+            let isKnown = storage.pointee.earlyUrgencies.contains(id)
+            let isOneTooMany =
+                storage.pointee.earlyUrgencies.count + HTTP2Session.openCount(storage)
+                >= Int(storage.pointee.limits.streamsMax)
+            if !isKnown, isOneTooMany {
+                storage.pointee.connectionError = HTTP2ErrorCode.protocolError
+            } else {
+                storage.pointee.earlyUrgencies.set(update.urgency, for: id)
+            }
+        }
     }
 
     private static func contentCame(
@@ -267,15 +294,15 @@ enum HTTP2Callbacks {
             HTTP2Engine.Seen(kind: .content, stream: stream, first: bytes - input, count: count))
     }
 
-    private static func streamClosed(
-        _ session: OpaquePointer?, _ id: Int32, _ code: UInt32, _ storage: Storage
+    /// A stream is of no use any more: nghttp2 has closed it, or has failed itself.
+    static func streamClosed(
+        _ stream: HTTP2StreamPointer, _ code: UInt32, _ storage: UnsafeMutablePointer<HTTP2Session.Storage>
     ) {
-        guard let stream = stream(session, id) else { return }
         stream.pointee.state.insert(.isClosed)
         if stream.pointee.state.remove(.isHeld) != nil { storage.pointee.heldCount -= 1 }
         if storage.pointee.sectionStream == stream {
             storage.pointee.sectionStream = nil
-            storage.pointee.hasSection = false
+            abandonSection(storage)
         }
         let engine = storage.pointee.engine
         if storage.pointee.isReceiving {
@@ -327,6 +354,10 @@ enum HTTP2Callbacks {
             if count == available, stream.pointee.state.contains(.sendingEnded) {
                 stream.pointee.state.insert(.endIsSent)
                 flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
+                if stream.pointee.state.contains(.endIsAwaited) {
+                    storage.pointee.engine.pointee.notices.append(
+                        HTTP2Engine.NoticeRecord(stream: stream.pointee.token, closeCode: nil))
+                }
                 if !stream.pointee.trailers.isEmpty {
                     flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
                     HTTP2Callbacks.submitTrailers(session, id, stream, storage)

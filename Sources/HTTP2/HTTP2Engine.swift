@@ -14,6 +14,9 @@ public struct HTTP2Engine {
     /// Lines of sections that wait to be pulled.
     static let linesMax = 16 << 10
 
+    /// PRIORITY_UPDATE (RFC 9218 section 7.1).
+    static let priorityUpdateType: UInt32 = 0x10
+
     /// What a callback has seen.
     struct Seen {
         enum Kind: UInt8 {
@@ -77,10 +80,12 @@ public struct HTTP2Engine {
 
     /// What sending has led to.
     public enum Notice {
-        /// Everything that waited was given to the connection.
+        /// Everything that waited was given to the connection, or the end that was awaited.
         case drained(HTTP2StreamPointer)
         /// The stream is closed.
         case closed(HTTP2StreamPointer, code: UInt32)
+        /// A stream that nobody has is gone: its connection has one fewer. Whose that is, and which role it has.
+        case gone(of: UnsafeMutableRawPointer, HTTP2Session.Role)
     }
 
     static var textCapacity: Int { 4 * sectionBytesMax }
@@ -117,7 +122,8 @@ public struct HTTP2Engine {
         // Windows are opened by what was taken, see `HTTP2Session.contentTaken`.
         nghttp2_option_set_no_auto_window_update(options, 1)
         nghttp2_option_set_no_closed_streams(options, 1)
-        nghttp2_option_set_builtin_recv_extension_type(options, UInt8(NGHTTP2_PRIORITY_UPDATE.rawValue))
+        // Given to us as it comes, and never to nghttp2's own priorities: see `StreamPriority`.
+        nghttp2_option_set_user_recv_extension_type(options, UInt8(priorityUpdateType))
         // Our own budget of frames is tighter; these are a second line.
         nghttp2_option_set_max_outbound_ack(options, 1000)
         nghttp2_option_set_stream_reset_rate_limit(options, 1000, 33)
@@ -164,7 +170,9 @@ public struct HTTP2Engine {
                 if stream.pointee.owner != nil { return .drained(stream) }
                 continue
             }
+            let session = stream.pointee.session
             if Self.closeTold(stream, storage) { return .closed(stream, code: code) }
+            if let owner = session.pointee.owner { return .gone(of: owner, session.pointee.role) }
         }
         storage.pointee.notices.removeAll(keepingCapacity: true)
         storage.pointee.takenCount = 0

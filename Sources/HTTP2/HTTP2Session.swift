@@ -53,6 +53,8 @@ public struct HTTP2Session {
         let engine: UnsafeMutablePointer<HTTP2Engine.Storage>
         let role: Role
         let limits: Limits
+        /// Whose connection it is.
+        var owner: UnsafeMutableRawPointer?
         var meter: FrameMeter
         var budget: FrameBudget
         /// Bytes at the front of what comes next that were looked at already: a pause has left them.
@@ -69,6 +71,15 @@ public struct HTTP2Session {
         var surplusLines = 0
         /// Its text and its lines, while no call runs.
         var kept = Buffer()
+        /// Whether it names a priority.
+        var sectionPrioritizes = false
+        /// The highest stream that the peer has begun.
+        var newestRequest: Int32 = 0
+        /// The PRIORITY_UPDATE that is under way, and what earlier ones said of streams that are still to come.
+        var priorityUpdate = PriorityUpdate()
+        var earlyUrgencies = EarlyUrgencies()
+        /// The code with which the connection ends because of what a callback saw.
+        var connectionError: UInt32?
         var pending = Buffer()
         /// The slice in hand.
         var input: UnsafePointer<UInt8>?
@@ -188,15 +199,22 @@ public struct HTTP2Session {
     /// Whether the peer takes extended CONNECT (RFC 8441).
     public var peerAllowsTunnels: Bool { storage.pointee.peerAllowsTunnels }
     /// Whether a request may be sent now: a client's session only.
-    public var mayRequest: Bool {
+    public var mayRequest: Bool { !isClosing && storage.pointee.streamCount < requestsMax }
+    /// Whether no request can be sent any more, however few there are: a client's session only.
+    public var isClosing: Bool {
+        storage.pointee.isFailed || storage.pointee.goAwayIsReceived
+            || nghttp2_session_check_request_allowed(storage.pointee.session) == 0
+    }
+    /// How many requests the server takes at once; what it said last, or 100 before it said anything. At most 1,000, however
+    /// many it would take.
+    public var requestsMax: Int {
         let streamsMax = nghttp2_session_get_remote_settings(
             storage.pointee.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-        return !storage.pointee.isFailed && !storage.pointee.goAwayIsReceived
-            && nghttp2_session_check_request_allowed(storage.pointee.session) == 1
-            && UInt32(storage.pointee.streamCount) < min(streamsMax, Self.requestsMax)
+        return Int(min(streamsMax, 1000))
     }
-    /// Requests of ours on one connection at once, however many the server would take.
-    private static let requestsMax: UInt32 = 1000
+
+    /// Whose connection it is: notices name it.
+    public func setOwner(_ owner: UnsafeMutableRawPointer) { storage.pointee.owner = owner }
 
     /// Calls `body` with each stream. It may let the stream go.
     public func forEachStream(_ body: (HTTP2StreamPointer) -> Void) {
@@ -235,8 +253,9 @@ public struct HTTP2Session {
         if storage.pointee.hasSection { keepSection() }
         guard count >= 0 else {
             fail(count)
-            return nil
+            return slice.count
         }
+        if let error = storage.pointee.connectionError { terminate(error) }
         storage.pointee.scannedBytes = slice.count - count
         return count
     }
@@ -251,21 +270,24 @@ public struct HTTP2Session {
         let isServer = storage.pointee.role == .server
         if storage.pointee.scannedBytes == 0 { storage.pointee.ledger.everythingWasRead() }
         var error: UInt32?
-        storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream, payload in
+        storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream in
             guard isServer, error == nil else { return 0 }
             let isOpen = { nghttp2_session_get_stream_user_data(session, stream) != nil }
             if type == 0 { return storage.pointee.ledger.contentCame(stream, isOpen: isOpen) }
-            error = storage.pointee.ledger.frameCame(type, stream, payload, isOpen: isOpen)
+            error = storage.pointee.ledger.frameCame(type, stream, isOpen: isOpen)
             return 0
         }
         return error
     }
 
-    /// nghttp2 reads no further, and says nothing by itself: the last word is ours.
+    /// nghttp2 reads no further, and says nothing by itself: the last word is ours. What was seen before is still told, and
+    /// behind it that every stream is broken off: no end that was not reached is taken for one.
     private func fail(_ error: Int) {
-        storage.pointee.isFailed = true
-        // What was seen before is told no more: the connection ends with all of its streams.
-        storage.pointee.engine.pointee.seen.removeAll(keepingCapacity: true)
+        HTTP2Callbacks.abandonSection(storage)
+        storage.pointee.isPaused = false
+        storage.pointee.isReceiving = true
+        breakStreams()
+        storage.pointee.isReceiving = false
         let code: UInt32
         switch nghttp2_error(rawValue: Int32(error)) {
         case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
@@ -287,11 +309,22 @@ public struct HTTP2Session {
         frame.withUnsafeBytes { storage.pointee.engine.pointee.pool.append($0, to: &storage.pointee.pending) }
     }
 
+    /// nghttp2 is of no use any more: it is not called again for any stream.
+    private func breakStreams() {
+        storage.pointee.isFailed = true
+        forEachStream { stream in
+            if !stream.pointee.isClosed {
+                HTTP2Callbacks.streamClosed(stream, HTTP2ErrorCode.internalError, storage)
+            }
+        }
+    }
+
     /// A section goes on in another call: its text is kept with its lines.
     private func keepSection() {
         let section = storage.pointee.section
         let engine = storage.pointee.engine
         let pool = engine.pointee.pool
+        precondition(storage.pointee.kept.isEmpty, "another section is kept")
         let lines = UnsafeRawBufferPointer(
             start: engine.pointee.lines + section.firstLine,
             count: section.lineCount * MemoryLayout<HTTP2Engine.Line>.stride)
@@ -309,8 +342,9 @@ public struct HTTP2Session {
         storage.pointee.section = section
         engine.pointee.textCount = section.textBytes
         engine.pointee.lineCount = section.lineCount
-        guard let base = storage.pointee.kept.bytes.baseAddress else { return }
         let linesBytes = section.lineCount * MemoryLayout<HTTP2Engine.Line>.stride
+        precondition(storage.pointee.kept.count == linesBytes + section.textBytes, "what is kept is another section")
+        guard let base = storage.pointee.kept.bytes.baseAddress else { return }
         UnsafeMutableRawPointer(engine.pointee.lines).copyMemory(from: base, byteCount: linesBytes)
         UnsafeMutableRawPointer(engine.pointee.text).copyMemory(
             from: base + linesBytes, byteCount: section.textBytes)
@@ -322,6 +356,7 @@ public struct HTTP2Session {
     ///   - head: where a head goes; valid until the next call.
     ///   - limits: bounds of heads and trailers.
     ///   - method: what a stream's response answers; a client's session only.
+    /// - Returns: an event. What it says of a stream's end holds from now on, and not before.
     public func next(
         into head: Head, limits: (HTTP2StreamPointer) -> HeadLimits, answering method: (HTTP2StreamPointer) -> Method
     ) -> HTTP2Event {
@@ -340,6 +375,7 @@ public struct HTTP2Session {
                 if HTTP2Engine.closeTold(stream, engine) { return .closed(stream, code: UInt32(seen.first)) }
                 continue
             }
+            if seen.kind == .ended { stream.pointee.state.insert(.receivingEnded) }
             let section = seen.kind == .section ? engine.pointee.sections[seen.first] : nil
             // Who has let it go hears no more of it. A request has nobody yet.
             if stream.pointee.owner == nil, section?.kind != .request {
@@ -483,6 +519,7 @@ public struct HTTP2Session {
         _ bytes: Int, isWhole: Bool, opensTunnel: Bool = false, isTLS: Bool, owner: UnsafeMutableRawPointer,
         waiting: UnsafeMutablePointer<Buffer>
     ) -> HTTP2StreamPointer? {
+        guard !storage.pointee.isFailed else { return nil }
         let engine = storage.pointee.engine
         let stream = addStream(id: 0)
         var writer = makeWriter(bytes)
@@ -522,6 +559,15 @@ public struct HTTP2Session {
     /// Ends our direction behind everything that waits.
     public func sendEnd(on stream: HTTP2StreamPointer) {
         sendContent(UnsafeBufferPointer(start: nil, count: 0), isLast: true, on: stream)
+    }
+
+    /// Whether our direction's end was given and not sent yet: no window, or no room. That it was sent is told by a notice
+    /// (`drained`).
+    public func awaitsEnd(of stream: HTTP2StreamPointer) -> Bool {
+        let state = stream.pointee.state
+        guard state.contains(.sendingEnded), state.isDisjoint(with: [.endIsSent, .isClosed]) else { return false }
+        stream.pointee.state.insert(.endIsAwaited)
+        return true
     }
 
     /// Ends our direction by a trailer section, as lines of HTTP/1, that the engine has written.
@@ -567,8 +613,25 @@ public struct HTTP2Session {
     private func share(_ stream: HTTP2StreamPointer) {
         guard storage.pointee.role == .server, !stream.pointee.state.contains(.isIncremental) else { return }
         stream.pointee.state.insert(.isIncremental)
-        var priority = nghttp2_extpri(urgency: UInt32(stream.pointee.urgency), inc: 1)
-        nghttp2_session_change_extpri_stream_priority(storage.pointee.session, stream.pointee.id, &priority, 0)
+        Self.prioritize(stream, storage)
+    }
+
+    /// Tells nghttp2 of a stream's priority, which is ours to say: from now on the client's own word means nothing to it.
+    static func prioritize(_ stream: HTTP2StreamPointer, _ storage: UnsafeMutablePointer<Storage>) {
+        let isIncremental = stream.pointee.state.contains(.isIncremental)
+        var priority = nghttp2_extpri(urgency: UInt32(stream.pointee.urgency), inc: isIncremental ? 1 : 0)
+        nghttp2_session_change_extpri_stream_priority(storage.pointee.session, stream.pointee.id, &priority, 1)
+    }
+
+    /// Streams that are not closed.
+    static func openCount(_ storage: UnsafeMutablePointer<Storage>) -> Int {
+        var count = 0
+        var stream = storage.pointee.firstStream
+        while let current = stream {
+            if !current.pointee.isClosed { count += 1 }
+            stream = current.pointee.next
+        }
+        return count
     }
 
     /// Appends frames to `pending`, as many as windows and the bound allow. Frames that are no content have no bound here:
@@ -580,7 +643,7 @@ public struct HTTP2Session {
             var frame: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(storage.pointee.session, &frame)
             guard count > 0 else {
-                if count < 0 { storage.pointee.isFailed = true }
+                if count < 0 { breakStreams() }
                 break
             }
             pool.append(UnsafeRawBufferPointer(start: frame, count: count), to: &storage.pointee.pending)

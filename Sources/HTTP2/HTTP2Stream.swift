@@ -10,14 +10,14 @@ public typealias HTTP2StreamPointer = UnsafeMutablePointer<HTTP2Stream>
 /// See the head of the file. It is freed when nghttp2 has closed it and its owner has let it go.
 public struct HTTP2Stream {
     struct State: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         /// Nothing is to be sent behind what waits.
         static let sendingEnded = State(rawValue: 1 << 0)
         /// The end was given to nghttp2.
         static let endIsSent = State(rawValue: 1 << 1)
         /// nghttp2 asked for content when there was none; it has to be told of more.
         static let isDeferred = State(rawValue: 1 << 2)
-        /// The peer has ended its direction.
+        /// That the peer has ended its direction was told: nothing is missing before it.
         static let receivingEnded = State(rawValue: 1 << 3)
         /// nghttp2 has closed it.
         static let isClosed = State(rawValue: 1 << 4)
@@ -27,6 +27,8 @@ public struct HTTP2Stream {
         static let isIncremental = State(rawValue: 1 << 6)
         /// Its content waits for more of a window than there is.
         static let isHeld = State(rawValue: 1 << 7)
+        /// Somebody waits for its end to be sent.
+        static let endIsAwaited = State(rawValue: 1 << 8)
     }
 
     /// Its number.
@@ -46,7 +48,7 @@ public struct HTTP2Stream {
     var trailers = Buffer()
     var state: State = []
     /// 0 (first) to 7, by RFC 9218.
-    var urgency: UInt8 = 3
+    var urgency = StreamPriority.urgencyDefault
     /// What its peer may send before we have taken any of it.
     var windowBytes: Int32
     /// What was taken since the window last grew.
@@ -54,7 +56,7 @@ public struct HTTP2Stream {
 
     /// Whether the peer asks on it, or we do.
     public var role: HTTP2Session.Role { session.pointee.role }
-    /// Whether the peer has ended its direction.
+    /// Whether the peer has ended its direction, and that was told: all of its message was.
     public var receivingEnded: Bool { state.contains(.receivingEnded) }
     /// Whether nghttp2 knows it no more.
     public var isClosed: Bool { state.contains(.isClosed) }
@@ -70,6 +72,8 @@ public enum HTTP2ErrorCode {
     public static let protocolError: UInt32 = 0x1
     /// Something on our side failed.
     public static let internalError: UInt32 = 0x2
+    /// A frame is not as long as it has to be.
+    public static let frameSizeError: UInt32 = 0x6
     /// A frame came on a stream that was over.
     public static let streamClosed: UInt32 = 0x5
     /// The stream was not looked at.

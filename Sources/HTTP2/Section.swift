@@ -89,6 +89,7 @@ struct SectionReader {
         out.append(bytes(target))
         head.storage.pointee.target = ByteRange(start: targetStart, count: Int(target.count))
         out.append(" HTTP/1.1\r\n")
+        if out.isOverfull { throw .headTooLong }
         var count = 0
         try readAuthority(isConnect: isConnect, &count)
         try checkTarget(isConnect: isConnect)
@@ -124,6 +125,7 @@ struct SectionReader {
         out.append("Host: ")
         out.append(bytes(authority))
         out.append("\r\n")
+        if out.isOverfull { throw .headTooLong }
         try add(
             at: &count, start: start, nameBytes: 4, valueBytes: Int(authority.count), field: .host, isRequest: true)
     }
@@ -218,7 +220,7 @@ struct SectionReader {
     mutating func readTrailers() throws(HeadFault) {
         head.begin(at: UnsafePointer(out.base))
         head.storage.pointee.facts = .isHTTP2
-        if section.fault != nil { throw .trailers }
+        if section.fault != nil || section.textBytes > limits.headBytesMax { throw .trailers }
         out.append(text + section.linesStart, count: section.textBytes - section.linesStart)
         var offset = 0
         for index in 0..<section.lineCount {

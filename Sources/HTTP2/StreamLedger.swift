@@ -60,10 +60,10 @@ struct StreamLedger {
 
     /// A frame of the client came.
     /// - Parameters:
-    ///   - type: HEADERS, PRIORITY, RST_STREAM or PRIORITY_UPDATE.
+    ///   - type: HEADERS, PRIORITY or RST_STREAM.
     ///   - isOpen: whether nghttp2 knows the stream.
     /// - Returns: the code with which the connection ends, if it does.
-    mutating func frameCame(_ type: UInt8, _ stream: Int32, _ payload: UInt32?, isOpen: () -> Bool) -> UInt32? {
+    mutating func frameCame(_ type: UInt8, _ stream: Int32, isOpen: () -> Bool) -> UInt32? {
         switch type {
         case 1:
             if isClosed || stream & 1 == 0 { return nil }
@@ -78,11 +78,9 @@ struct StreamLedger {
             if isOpen() || resets.contains(stream) { return nil }
             return wasBegun ? HTTP2ErrorCode.streamClosed : HTTP2ErrorCode.protocolError
         case 2: return stream == 0 ? HTTP2ErrorCode.protocolError : nil
-        case 3:
+        default:
             if stream > 0, stream <= newest { resetByPeer.insert(stream) }
             return nil
-        // RFC 9218 section 7.1.
-        default: return payload == 0 ? HTTP2ErrorCode.protocolError : nil
         }
     }
 }

@@ -530,20 +530,22 @@ public struct Exchange: Sendable {
     }
 
     /// The client ended its direction while an answer is owed.
-    public mutating func clientEnded() -> Actions {
+    /// - Parameter requestIsHere: whether the request is complete, though some of it was not passed on yet.
+    public mutating func clientEnded(requestIsHere: Bool = false) -> Actions {
         switch onClientClose {
         case .abort: return clientGone()
         case .finish, .halfClose:
             // What was asked is answered. A request that is cut short by the end was not asked.
-            return requestSide == .ended ? Actions() : clientGone()
+            return requestSide == .ended || requestIsHere ? Actions() : clientGone()
         }
     }
 
     /// The client's connection is broken.
+    /// - Parameter requestIsHere: as for `clientEnded`.
     /// - Returns: under `finish` nothing: the answer runs out unread.
-    public mutating func clientReset() -> Actions {
+    public mutating func clientReset(requestIsHere: Bool = false) -> Actions {
         closesDownstream = true
-        if onClientClose == .finish, requestSide == .ended { return Actions() }
+        if onClientClose == .finish, requestSide == .ended || requestIsHere { return Actions() }
         return clientGone()
     }
 

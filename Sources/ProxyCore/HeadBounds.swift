@@ -16,11 +16,11 @@ extension Configuration {
                 requestBytesMax: requestBytes,
                 nameBytesMax: nodeNameBytes + listener.name.utf8.count
                     + (upstreams.map(\.name.utf8.count).max() ?? 0))
-            // Host is written up to three times: as itself, in X-Forwarded-Host and in Forwarded. TRACE is answered
-            // with the request.
+            // Host is written up to four times: as CONNECT's target, as itself, in X-Forwarded-Host and in Forwarded.
+            // TRACE is answered with the request.
             let verifiesClients = listener.tls.contains { $0.clientVerification != .off }
             let request =
-                requestBytes * 3 + viaBytes + Self.ownBytesMax
+                requestBytes * 4 + viaBytes + Self.ownBytesMax
                 + (verifiesClients ? PeerTLS.certificateTextBytesMax + 64 : 0)
             let routes = listener.hosts.flatMap(\.routes) + (listener.connect.map { [$0] } ?? [])
             return routes.map { route in

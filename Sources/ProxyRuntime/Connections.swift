@@ -114,6 +114,8 @@ struct DownstreamConnection {
     var stream: HTTP2StreamPointer?
     /// Content of a stream that was passed on, or thrown away, before the client was told that it may send as much again.
     var uncreditedBytes: UInt32 = 0
+    /// The content that a stream's request has declared, in bytes.
+    var declaredBytes: UInt64?
     /// Whether a stream that is let go had brought the request's end, which what waits in `inbound` comes before.
     var endsWithStream = false
     /// The trailer section of a stream's request while content before it waits, as it is written.
@@ -283,8 +285,10 @@ struct ExchangeSlot {
     var isHTTP10: Bool { version == .http10 }
     /// `grpc-status` of the response; negative if there was none.
     var grpcStatus: Int8 = -1
-    /// The connection in HTTP/2 that is being made, and waited for.
+    /// The connection in HTTP/2 that is waited for: it is being made, or its server has not named its settings.
     var awaited: UnsafeMutablePointer<UpstreamConnection>?
+    /// Whether it waits for a stream of any of the server's connections.
+    var awaitsStream = false
     /// How the request's content is framed upstream.
     let requestFraming: Framing
     /// How the response's content is framed downstream.

@@ -176,6 +176,10 @@ struct ServerState {
     let speaksHTTP2: Bool
     /// Its connections in HTTP/2 that take new exchanges, or will when they are made.
     var multiplexed: [UnsafeMutablePointer<UpstreamConnection>] = []
+    /// Exchanges that wait for a stream of any of them, first come first served.
+    var streamQueue: [SlabToken] = []
+    /// How many streams a connection of it takes at once, as it said last; many, before it did.
+    var streamsOfConnection = Worker.waitingMax
     /// Its TLS, if it is spoken to by TLS.
     var tls: TLSClientPeer?
     /// Upstreams that name it, those of earlier generations among them.
@@ -243,6 +247,8 @@ struct UpstreamState {
     var balancer: LoadBalancer
     /// Exchanges that wait because every server is at its `max_exchanges`, first come first served.
     var queue: [SlabToken] = []
+    /// Whether those in it are being served.
+    var isServingQueue = false
     /// How many may wait: enough for a burst, and no more memory than a few idle connections take.
     static let queueCountMax = 1024
     let idleConnectionsMax: Int

@@ -88,7 +88,7 @@ extension Worker {
                 perform(exchange.pointee.machine.tunnelBroke(.client), for: exchange)
                 return
             }
-            perform(exchange.pointee.machine.clientReset(), for: exchange)
+            perform(exchange.pointee.machine.clientReset(requestIsHere: connection.requestIsHere), for: exchange)
             // Under `finish` the answer runs out unread: what waited for the client need not wait.
             if let exchange = connection.pointee.exchange, let upstream = exchange.pointee.upstream {
                 updateTimer(upstream)

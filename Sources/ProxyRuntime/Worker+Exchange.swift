@@ -247,7 +247,7 @@ extension Worker {
             release(exchange)
         case .release: release(exchange)
         case .close:
-            if exchange.pointee.machine.isTunnel { endStreamsOfTunnel(exchange) }
+            if exchange.pointee.machine.isTunnel { endUpstreamOfTunnel(exchange) }
             letGo(exchange)
         case .endSending:
             if let upstream = exchange.pointee.upstream { endSendingInTunnel(upstream) }
@@ -286,7 +286,15 @@ extension Worker {
         case .endSending: endSendingInTunnel(connection)
         case .close:
             downstreamGather.clear()
-            if exchange.pointee.machine.isTunnel { endStreamsOfTunnel(exchange) }
+            // A tunnel whose directions have both ended: a socket's close says so by itself, a stream's end has to be sent.
+            if exchange.pointee.machine.isTunnel, exchange.pointee.machine.responseSide == .ended,
+                connection.pointee.state.contains(.isStream)
+            {
+                flushStream(connection, isLast: true)
+                endExchange(exchange)
+                beginClosing(connection)
+                return
+            }
             // A client that ended its direction may read on: where the end is the close, it must not take a part for
             // the whole (rule 4).
             if exchange.pointee.responseFraming == .untilClose, exchange.pointee.machine.responseSide == .failed {
@@ -302,14 +310,15 @@ extension Worker {
         }
     }
 
-    /// A tunnel is over. Where both directions ended in order, a stream's end says so; a socket's close does by itself.
-    private func endStreamsOfTunnel(_ exchange: ExchangePointer) {
-        guard exchange.pointee.machine.responseSide == .ended else { return }
-        if let upstream = exchange.pointee.upstream, upstream.pointee.state.contains(.isStream) {
-            flushRequestStream(upstream, isLast: true)
-        }
-        let downstream = exchange.pointee.downstream
-        if downstream.pointee.state.contains(.isStream) { flushStream(downstream, isLast: true) }
+    /// A tunnel is over. Where both directions ended in order, a server's stream gets its end, however long that has to wait.
+    private func endUpstreamOfTunnel(_ exchange: ExchangePointer) {
+        guard exchange.pointee.machine.responseSide == .ended, let upstream = exchange.pointee.upstream,
+            upstream.pointee.state.contains(.isStream)
+        else { return }
+        flushRequestStream(upstream, isLast: true)
+        exchange.pointee.upstream = nil
+        upstream.pointee.exchange = nil
+        streamReleased(upstream)
     }
 
     /// Ends the connection so that nobody can take the response for a whole one (rule 4).
@@ -393,8 +402,12 @@ extension Worker {
         _ exchange: ExchangePointer, status: UInt16, _ body: (LocalResponseContext, inout ByteWriter) -> Void
     ) {
         let connection = exchange.pointee.downstream
-        let remaining =
-            exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
+        let remaining: UInt64?
+        if connection.pointee.state.contains(.isStream) {
+            remaining = connection.pointee.declaredBytes.map { $0 - min($0, exchange.pointee.machine.requestContentBytes) }
+        } else {
+            remaining = exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
+        }
         exchange.pointee.machine.localAnswerBegan(status: status, requestContentRemaining: remaining)
         let context = localResponseContext(exchange)
         writeHead(.whole, to: connection) { body(context, &$0) }
@@ -454,9 +467,9 @@ extension Worker {
         } else if exchange.pointee.waitDeadlineMilliseconds <= nowMilliseconds {
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             updateTimer(exchange)
+            let isQueued = exchange.pointee.isQueued || exchange.pointee.awaitsStream
             let isAwaiting = exchange.pointee.awaited != nil
-            seekingFailed(
-                exchange, exchange.pointee.isQueued ? .queueTimedOut : isAwaiting ? .connectTimedOut : .nameTimedOut)
+            seekingFailed(exchange, isQueued ? .queueTimedOut : isAwaiting ? .connectTimedOut : .nameTimedOut)
         } else {
             updateTimer(exchange)
         }

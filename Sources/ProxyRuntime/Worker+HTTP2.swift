@@ -33,10 +33,13 @@ struct ClientHTTP2 {
     var isFlooded = false
     /// What the frames of this round have cost, in small frames of content: many of those take as long as many reads.
     var roundCost = 0
+    /// Whether servers are not read because too many frames wait: see `takesHeads`.
+    var holdsServers = false
     /// Final heads of servers that leave with the next frames.
     var headCount: UInt32 = 0
-    /// Since when there is no stream, a head is under way, or a shutdown is announced; milliseconds.
-    var idleSinceMilliseconds: UInt64
+    /// Since when there is no stream, as far as the timer knows; milliseconds, 0 while there is one.
+    var idleSinceMilliseconds: UInt64 = 0
+    /// Since when a head is under way, or a shutdown is announced; milliseconds.
     var headSinceMilliseconds: UInt64 = 0
     var announcedMilliseconds: UInt64 = 0
     /// Since when the client takes nothing, and since when content waits for more of a window; milliseconds, 0 if neither.
@@ -77,7 +80,8 @@ extension Worker {
         else { return false }
         let http2 = UnsafeMutablePointer<ClientHTTP2>.allocate(capacity: 1)
         http2.initialize(
-            to: ClientHTTP2(session: session, connection: connection, idleSinceMilliseconds: nowMilliseconds))
+            to: ClientHTTP2(session: session, connection: connection))
+        session.setOwner(UnsafeMutableRawPointer(connection))
         connection.pointee.http2 = http2
         connection.pointee.phase = .multiplexing
         connection.pointee.state.insert(.mayBeHTTP2)
@@ -125,7 +129,9 @@ extension Worker {
     /// Whether frames are read now: a client that takes none of ours does not get more of its own answered.
     @inline(never)
     func wantsFrames(_ connection: DownstreamPointer) -> Bool {
-        guard let http2 = connection.pointee.http2, http2.pointee.roundCost < Self.roundCostMax else { return false }
+        guard let http2 = connection.pointee.http2, http2.pointee.roundCost < Self.roundCostMax,
+            !http2.pointee.inputIsOver
+        else { return false }
         let session = http2.pointee.session
         return session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax && !session.isOver
     }
@@ -214,7 +220,8 @@ extension Worker {
             if exchange.pointee.machine.isTunnel {
                 downstreamBroke(owner)
             } else {
-                perform(exchange.pointee.machine.clientEnded(), for: exchange)
+                let isWhole = owner.requestIsHere
+                perform(exchange.pointee.machine.clientEnded(requestIsHere: isWhole), for: exchange)
             }
         }
         noteFrames(connection)
@@ -275,6 +282,11 @@ extension Worker {
                     outboundDrained(connection)
                 }
             case .closed(let stream, let code): streamClosed(stream, code)
+            case .gone(let owner, .server): updateTimer(owner.assumingMemoryBound(to: DownstreamConnection.self))
+            case .gone(let owner, .client):
+                let connection = owner.assumingMemoryBound(to: UpstreamConnection.self)
+                updateTimer(connection)
+                serveLater(connection.pointee.server)
             }
         }
     }
@@ -296,6 +308,13 @@ extension Worker {
             return
         case .more: noteFrames(connection)
         case .done: break
+        }
+        // Reading may have stopped because too many frames waited; what has come since no readiness tells of again.
+        if connection.pointee.state.contains(.mayRead), wantsFrames(connection) {
+            putOff(connection.pointee.timer.owner, &connection.pointee.state)
+        }
+        if http2.pointee.holdsServers, session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax {
+            readServers(of: http2)
         }
         if !connection.pointee.state.contains(.mayWrite) { noteUnacknowledged(connection) }
         if http2.pointee.headCount > 0 { noteHolds(of: connection, http2) }
@@ -399,12 +418,7 @@ extension Worker {
         connection.pointee.phase = .flushing
         http2.pointee.session.forEachStream { stream in
             guard let owner = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self) else { return }
-            owner.pointee.stream = nil
-            http2.pointee.session.release(stream, code: HTTP2ErrorCode.cancel)
-            // An exchange may outlive its client's connection (`on_client_close finish`).
-            owner.pointee.http2 = nil
-            owner.pointee.tls = nil
-            owner.pointee.peer = owner.pointee.peer.withoutTLS
+            letStreamGo(owner, HTTP2ErrorCode.cancel)
             if owner.pointee.phase != .closed { downstreamBroke(owner) }
         }
         connection.pointee.http2 = nil
@@ -524,7 +538,12 @@ extension Worker {
         if http2.pointee.shutdown == .announced {
             return (.shutdown, http2.pointee.announcedMilliseconds + Self.shutdownMilliseconds)
         }
-        if session.streamCount == 0, http2.pointee.shutdown == .none, let limit = timers.keepaliveMilliseconds {
+        guard session.streamCount == 0 else {
+            http2.pointee.idleSinceMilliseconds = 0
+            return (.none, TimerEntry.never)
+        }
+        if http2.pointee.idleSinceMilliseconds == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
+        if http2.pointee.shutdown == .none, let limit = timers.keepaliveMilliseconds {
             return (.keepalive, max(nowMilliseconds + 1, http2.pointee.idleSinceMilliseconds + UInt64(limit)))
         }
         return (.none, TimerEntry.never)

@@ -34,6 +34,7 @@ extension Worker {
             DownstreamConnection(token: token, kind: TokenKind.downstream, streamOf: parent)
         }.place
         connection.pointee.stream = stream
+        http2.pointee.idleSinceMilliseconds = 0
         connection.pointee.listener.pointee.connectionCount += 1
         connection.pointee.phaseStartMilliseconds = nowMilliseconds
         http2.pointee.session.adopt(
@@ -43,6 +44,9 @@ extension Worker {
             http2.pointee.session.requestRefused()
             refuseRequest(connection, .requestRefused, fault, headIsThere: true)
         } else {
+            if head.storage.pointee.framing == .length {
+                connection.pointee.declaredBytes = head.storage.pointee.contentLength
+            }
             beginExchange(connection)
         }
         return connection
@@ -103,9 +107,13 @@ extension Worker {
 
     /// A trailer section is kept as it is written: content may wait before it.
     private func keepTrailers(_ exchange: ExchangePointer) {
-        guard exchange.pointee.requestFraming == .chunked, exchange.pointee.machine.requestSide == .receiving,
-            let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) })
-        else { return }
+        guard exchange.pointee.requestFraming == .chunked, exchange.pointee.machine.requestSide == .receiving else {
+            return
+        }
+        guard let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) }) else {
+            perform(exchange.pointee.machine.requestFailed(.trailers), for: exchange)
+            return
+        }
         pool.append(
             UnsafeRawBufferPointer(http2Engine.written(count)), to: &exchange.pointee.downstream.pointee.keptTrailers)
     }
@@ -113,8 +121,7 @@ extension Worker {
     /// The client's end is told when everything before it was passed on.
     private func endInputIfRead(_ connection: DownstreamPointer) {
         guard let exchange = connection.pointee.exchange, connection.pointee.inbound.isEmpty,
-            connection.pointee.stream?.pointee.receivingEnded ?? connection.pointee.endsWithStream,
-            wantsRequest(connection)
+            connection.requestIsHere, wantsRequest(connection)
         else { return }
         if exchange.pointee.machine.isTunnel {
             let nothingWaits = exchange.pointee.upstream?.pointee.outbound.isEmpty ?? true
@@ -155,7 +162,8 @@ extension Worker {
         }
         if connection.pointee.state.contains(.isBroken) {
             downstreamBroke(connection)
-            return
+            // Under `finish` what is here of the request still goes up.
+            guard connection.pointee.phase == .exchanging else { return }
         }
         if !connection.pointee.inbound.isEmpty, wantsRequest(connection) {
             let content = connection.pointee.inbound.bytes
@@ -189,17 +197,57 @@ extension Worker {
         downstreamBroke(connection)
     }
 
-    /// The connection has its stream no more.
-    private func letStreamGo(_ connection: DownstreamPointer, _ code: UInt32) {
+    /// The connection has its stream no more. It may outlive its parent from now on (`on_client_close finish`, or the rest of
+    /// a request), which nobody would tell it of: so it forgets its parent, and all that lives as long as that.
+    func letStreamGo(_ connection: DownstreamPointer, _ code: UInt32) {
         guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2 else { return }
         connection.pointee.stream = nil
         connection.pointee.endsWithStream = stream.pointee.receivingEnded
+        connection.pointee.http2 = nil
+        connection.pointee.tls = nil
+        connection.pointee.peer = connection.pointee.peer.withoutTLS
         http2.pointee.session.release(stream, code: code)
-        if http2.pointee.session.streamCount == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
         noteFrames(http2.pointee.connection)
     }
 
     // MARK: Streams out
+
+    /// Whether the frames of a stream's connection leave room for heads, which have no window: while too much waits, no server
+    /// is read for it. `sendFrames` goes on with them.
+    @inline(never)
+    func takesHeads(_ connection: DownstreamPointer) -> Bool {
+        guard let http2 = connection.pointee.http2 else { return true }
+        if http2.pointee.session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax { return true }
+        http2.pointee.holdsServers = true
+        return false
+    }
+
+    /// Interim heads of one exchange that are never too many, in bytes, and what may wait for a client before more of them are.
+    private static var interimBytesMin: UInt32 { 16 << 10 }
+    private static var headBytesWaitingMax: Int { 4 * HTTP2Session.pendingBytesMax }
+
+    /// Whether a server has sent more interim heads than its client takes. One that is spoken to in HTTP/2 cannot be made to
+    /// wait with them alone: others' streams are on its connection.
+    @inline(never)
+    func isFlooded(by exchange: ExchangePointer) -> Bool {
+        guard let http2 = exchange.pointee.downstream.pointee.http2,
+            exchange.pointee.upstream?.pointee.state.contains(.isStream) ?? false
+        else { return false }
+        return exchange.pointee.machine.interimBytes > Self.interimBytesMin
+            && http2.pointee.session.pending.pointee.count > Self.headBytesWaitingMax
+    }
+
+    /// There is room for heads again: servers are read for all streams of a connection.
+    func readServers(of http2: UnsafeMutablePointer<ClientHTTP2>) {
+        http2.pointee.holdsServers = false
+        http2.pointee.session.forEachStream { stream in
+            guard let owner = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self),
+                let upstream = owner.pointee.exchange?.pointee.upstream
+            else { return }
+            updateTimer(upstream)
+            schedule(upstream)
+        }
+    }
 
     /// Writes a head for a stream.
     func writeHead(
@@ -268,7 +316,8 @@ extension Worker {
             return
         }
         credit(connection)
-        guard connection.pointee.outbound.isEmpty else {
+        // The end may have to wait though nothing else does: for a window, or for more urgent streams.
+        guard connection.pointee.outbound.isEmpty, !http2.pointee.session.awaitsEnd(of: stream) else {
             updateTimer(connection)
             return
         }
@@ -296,6 +345,11 @@ extension Worker {
 }
 
 extension UnsafeMutablePointer<DownstreamConnection> {
+    /// Whether a stream has brought its request to the end, though some of it may wait.
+    var requestIsHere: Bool {
+        pointee.state.contains(.isStream) && (pointee.stream?.pointee.receivingEnded ?? pointee.endsWithStream)
+    }
+
     /// The place of what waits in memory.
     var outboundBuffer: UnsafeMutablePointer<Buffer> {
         let outbound = MemoryLayout<DownstreamConnection>.offset(of: \.outbound).unsafelyUnwrapped

@@ -1,6 +1,5 @@
-// Servers that are spoken to in HTTP/2. Exchanges share connections: each gets a stream, which is an `UpstreamConnection`
-// without a socket. A connection is made for whoever asks first; who comes meanwhile waits for it, and when it cannot be
-// made all of them go on to the next server.
+// Servers that are spoken to in HTTP/2. Exchanges share connections: each gets a stream (`Worker+StreamSeeking`), which is an
+// `UpstreamConnection` without a socket.
 
 import Bytes
 import EventLoop
@@ -15,10 +14,13 @@ struct ServerHTTP2 {
     /// Nil until the connection is made.
     var session: HTTP2Session?
     let connection: UpstreamPointer
-    /// Exchanges that wait for it to be made.
+    /// Exchanges that wait for it to be made, or to learn how many streams its server takes.
     var waiting: [SlabToken] = []
-    /// Since when there is no stream, or when something was read last; milliseconds.
+    /// Whether the server has said that. Before, it gets one request: it would refuse what is one too many.
+    var settingsAreKnown = false
+    /// Since when there is no stream, as far as the timer knows; milliseconds, 0 while there is one.
     var idleSinceMilliseconds: UInt64 = 0
+    /// When something was read last; milliseconds.
     var readMilliseconds: UInt64 = 0
     /// When a PING was sent that is not answered; 0 if there is none.
     var pingMilliseconds: UInt64 = 0
@@ -32,78 +34,12 @@ struct ServerHTTP2 {
 }
 
 extension Worker {
-    /// Exchanges that wait for one connection: what any server takes at once.
-    private static var waitingMax: Int { 100 }
     /// How long nothing may come from a server with streams before it is asked for a sign of life, and how long that may
     /// take.
     private static var silenceMilliseconds: UInt64 { 300_000 }
     private static var pingMilliseconds: UInt64 { 20_000 }
 
-    // MARK: Finding a stream
-
-    /// A server of HTTP/2 is chosen: takes a stream of a connection that is there, or waits for one that is being made.
-    func connectByHTTP2(_ exchange: ExchangePointer, _ server: UnsafeMutablePointer<ServerState>) {
-        for connection in server.pointee.multiplexed where mayTake(connection) {
-            attachStream(of: connection, to: exchange)
-            return
-        }
-        retainHead(exchange)
-        for connection in server.pointee.multiplexed {
-            guard connection.pointee.phase != .multiplexing, let http2 = connection.pointee.http2,
-                http2.pointee.waiting.count < Self.waitingMax
-            else { continue }
-            wait(for: connection, http2, exchange)
-            return
-        }
-        guard let address = nextAddress(of: server, for: exchange) else { return }
-        guard let state = exchange.pointee.upstreamState else { preconditionFailure("sought without an upstream") }
-        guard let socket = makeSocket(for: address) else {
-            seekingFailed(exchange, .outOfResources)
-            return
-        }
-        let connection = addUpstream(socket, server)
-        let http2 = UnsafeMutablePointer<ServerHTTP2>.allocate(capacity: 1)
-        http2.initialize(
-            to: ServerHTTP2(
-                connection: connection,
-                idleMillisecondsMax: state.pointee.idleConnectionsMax > 0 ? state.pointee.idleMillisecondsMax : 0,
-                ageMillisecondsMax: state.pointee.ageMillisecondsMax,
-                exchangesMax: state.pointee.exchangesPerConnectionMax))
-        connection.pointee.http2 = http2
-        server.pointee.multiplexed.append(connection)
-        wait(for: connection, http2, exchange)
-        beginConnecting(connection, to: address, limit: timers(of: exchange).connectMilliseconds)
-    }
-
-    /// Whether a connection takes another exchange.
-    private func mayTake(_ connection: UpstreamPointer) -> Bool {
-        guard connection.pointee.phase == .multiplexing, let http2 = connection.pointee.http2,
-            let session = http2.pointee.session, session.mayRequest,
-            !(connection.pointee.server?.pointee.isRemoved ?? true)
-        else { return false }
-        return nowMilliseconds - connection.pointee.createdMilliseconds < http2.pointee.ageMillisecondsMax
-            && session.begunCount < Int(http2.pointee.exchangesMax)
-    }
-
-    private func wait(
-        for connection: UpstreamPointer, _ http2: UnsafeMutablePointer<ServerHTTP2>, _ exchange: ExchangePointer
-    ) {
-        http2.pointee.waiting.append(exchange.pointee.token)
-        exchange.pointee.awaited = connection
-        exchange.pointee.waitDeadlineMilliseconds = after(timers(of: exchange).connectMilliseconds)
-        updateTimer(exchange)
-    }
-
-    private func attachStream(of parent: UpstreamPointer, to exchange: ExchangePointer) {
-        let connection = upstreams.insert { token in
-            UpstreamConnection(
-                token: token, kind: TokenKind.upstream, streamOf: parent, nowMilliseconds: nowMilliseconds)
-        }.place
-        connection.pointee.server?.pointee.connectionCount += 1
-        connection.pointee.exchange = exchange
-        exchange.pointee.awaited = nil
-        attach(connection, to: exchange, isReused: true)
-    }
+    // MARK: The beginning
 
     /// The connection is there: who waited for it goes on.
     func beginHTTP2(_ connection: UpstreamPointer) {
@@ -122,20 +58,13 @@ extension Worker {
             return
         }
         http2.pointee.session = session
+        session.setOwner(UnsafeMutableRawPointer(connection))
         http2.pointee.readMilliseconds = nowMilliseconds
-        http2.pointee.idleSinceMilliseconds = nowMilliseconds
         connection.pointee.phase = .multiplexing
         connection.pointee.server?.pointee.shared.connected()
         pool.charge(Self.http2SessionBytes)
         noteFrames(connection)
-        for exchange in takeWaiting(http2) {
-            if mayTake(connection) {
-                attachStream(of: connection, to: exchange)
-            } else {
-                exchange.pointee.awaited = nil
-                if let server = connection.pointee.server { connectByHTTP2(exchange, server) }
-            }
-        }
+        serveFirst(of: connection, http2)
         updateTimer(connection)
     }
 
@@ -148,18 +77,6 @@ extension Worker {
         pool.release(&connection.pointee.inbound)
     }
 
-    /// Those that still wait for a connection.
-    private func takeWaiting(_ http2: UnsafeMutablePointer<ServerHTTP2>) -> [ExchangePointer] {
-        let tokens = http2.pointee.waiting
-        http2.pointee.waiting = []
-        return tokens.compactMap { token in
-            guard let exchange = exchanges.find(token), exchange.pointee.awaited == http2.pointee.connection else {
-                return nil
-            }
-            return exchange
-        }
-    }
-
     /// A connection cannot be made: whoever it was for is told.
     func connectingFailed(_ connection: UpstreamPointer, _ cause: Failure) {
         guard let http2 = connection.pointee.http2 else {
@@ -167,24 +84,29 @@ extension Worker {
             seekingFailed(exchange, cause)
             return
         }
-        let waiting = takeWaiting(http2).map(\.pointee.token)
+        let waiting = takeWaiting(http2)
         connection.pointee.server?.pointee.shared.connectFailed(cause)
         closeUpstream(connection)
         for token in waiting {
-            guard let exchange = exchanges.find(token) else { continue }
-            exchange.pointee.awaited = nil
+            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else { continue }
             seekingFailed(exchange, cause)
         }
     }
 
     // MARK: Frames in
 
+    /// Whether frames are read now: a server that takes none of ours does not get more of its own answered. `sendFrames` goes
+    /// on with it when they are out.
+    private func wantsFrames(_ connection: UpstreamPointer) -> Bool {
+        guard connection.pointee.phase == .multiplexing, let session = connection.pointee.http2?.pointee.session
+        else { return false }
+        return session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax
+    }
+
     func readFrames(_ connection: UpstreamPointer) {
         guard let http2 = connection.pointee.http2, let session = http2.pointee.session else { return }
         var reads = 0
-        while connection.pointee.state.contains(.mayRead), connection.pointee.phase == .multiplexing,
-            session.pending.pointee.count < 2 * HTTP2Session.pendingBytesMax
-        {
+        while connection.pointee.state.contains(.mayRead), wantsFrames(connection) {
             guard mayGoOn(&reads, connection.pointee.timer.owner, &connection.pointee.state) else { return }
             switch receive(connection) {
             case .bytes(let input, _):
@@ -213,6 +135,7 @@ extension Worker {
     private func consumeFrames(
         _ input: UnsafeBufferPointer<UInt8>, _ session: HTTP2Session, _ connection: UpstreamPointer
     ) -> Int {
+        guard let http2 = connection.pointee.http2 else { return 0 }
         var offset = 0
         var eventCount = 0
         while offset < input.count || session.isPaused, connection.pointee.phase == .multiplexing {
@@ -236,13 +159,19 @@ extension Worker {
                     if let current { responsePaused(current) }
                     current = nil
                     responseStreamClosed(stream, code)
-                case .settingsReceived, .goAwayReceived, .pingAnswered: break
+                case .settingsReceived:
+                    if let current { responsePaused(current) }
+                    current = nil
+                    settingsCame(connection, http2)
+                case .goAwayReceived: serveLater(connection.pointee.server)
+                case .pingAnswered: break
                 }
             }
             if let current { responsePaused(current) }
             if count == 0, !session.isPaused { break }
             offset += count
         }
+        serveLater(connection.pointee.server)
         return eventCount
     }
 
@@ -278,7 +207,10 @@ extension Worker {
                 pool.append(UnsafeRawBufferPointer(content), to: &connection.pointee.inbound)
             }
         case .trailers:
-            guard let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) }) else { return }
+            guard let count = http2Engine.write({ HeadRewrite.writeTrailers(self.head, to: &$0) }) else {
+                perform(exchange.pointee.machine.upstreamFailed(.responseRefused, fault: .trailers), for: exchange)
+                return
+            }
             exchange.pointee.grpcStatus = head.storage.pointee.grpcStatus
             pool.append(UnsafeRawBufferPointer(http2Engine.written(count)), to: &connection.pointee.keptTrailers)
         case .ended: endResponseIfRead(connection)
@@ -365,6 +297,19 @@ extension Worker {
         }
         endResponseIfRead(connection)
         responsePaused(connection)
+        noticeEndOfStream(connection)
+    }
+
+    /// A response is passed on to its end, and its stream is gone: the rest of the request, or what the client still sends
+    /// through a tunnel, has nowhere to go.
+    private func noticeEndOfStream(_ connection: UpstreamPointer) {
+        guard connection.pointee.phase == .busy, connection.pointee.stream == nil, connection.pointee.inbound.isEmpty,
+            connection.pointee.state.contains(.isBroken), let exchange = connection.pointee.exchange
+        else { return }
+        let machine = exchange.pointee.machine
+        if machine.isTunnel ? machine.downward != .draining : machine.responseSide == .ended {
+            upstreamBroke(connection)
+        }
     }
 
     /// The session tells that a stream is closed: complete, or broken off.
@@ -376,21 +321,29 @@ extension Worker {
             if connection.pointee.phase == .finishing { closeUpstream(connection) }
             return
         }
-        // What came before the end still goes to the client.
-        if responseIsThere, code == HTTP2ErrorCode.noError { return }
+        if responseIsThere {
+            // A whole response is whole whatever became of its stream (RFC 9113 section 8.1): what waits of it still goes to
+            // the client.
+            connection.pointee.state.insert(.isBroken)
+            release(&connection.pointee.outbound)
+            schedule(connection)
+            return
+        }
         if code == HTTP2ErrorCode.refusedStream { connection.pointee.sentBytes = 0 }
         responseStreamBroke(connection)
     }
 
+    /// The connection has its stream no more, and with that forgets its parent: what is here of a response may outlive it.
     private func letStreamGo(_ connection: UpstreamPointer, _ code: UInt32) {
         guard let stream = connection.pointee.stream, let http2 = connection.pointee.http2,
             let session = http2.pointee.session
         else { return }
         connection.pointee.stream = nil
         connection.pointee.endsWithStream = stream.pointee.receivingEnded
+        connection.pointee.http2 = nil
         session.release(stream, code: code)
-        if session.streamCount == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
         noteFrames(http2.pointee.connection)
+        serveLater(connection.pointee.server)
     }
 
     // MARK: Streams out
@@ -443,7 +396,11 @@ extension Worker {
 
     /// The exchange of a stream is over: the server gets the rest of the request still.
     func streamReleased(_ connection: UpstreamPointer) {
-        if connection.pointee.outbound.isEmpty || connection.pointee.stream == nil {
+        guard let stream = connection.pointee.stream, let session = connection.pointee.http2?.pointee.session else {
+            closeUpstream(connection)
+            return
+        }
+        if connection.pointee.outbound.isEmpty, !session.awaitsEnd(of: stream) {
             closeUpstream(connection)
         } else {
             connection.pointee.phase = .finishing
@@ -486,6 +443,9 @@ extension Worker {
         case .more: noteFrames(connection)
         case .done: break
         }
+        if connection.pointee.state.contains(.mayRead), wantsFrames(connection) {
+            putOff(connection.pointee.timer.owner, &connection.pointee.state)
+        }
         let nothingWaits = session.pending.pointee.isEmpty && connection.pointee.outbound.isEmpty
         if session.isOver, nothingWaits {
             closeUpstream(connection)
@@ -513,19 +473,19 @@ extension Worker {
     func endHTTP2(_ connection: UpstreamPointer) {
         guard let http2 = connection.pointee.http2 else { return }
         connection.pointee.http2 = nil
-        connection.pointee.server?.pointee.multiplexed.removeAll { $0 == connection }
+        if let server = connection.pointee.server {
+            server.pointee.multiplexed.removeAll { $0 == connection }
+            waitElsewhere(http2, server)
+        }
         if let session = http2.pointee.session {
             session.forEachStream { stream in
                 guard let owner = stream.pointee.owner?.assumingMemoryBound(to: UpstreamConnection.self) else { return }
-                owner.pointee.endsWithStream = stream.pointee.receivingEnded
-                owner.pointee.stream = nil
-                session.release(stream, code: HTTP2ErrorCode.cancel)
-                owner.pointee.http2 = nil
+                letStreamGo(owner, HTTP2ErrorCode.cancel)
                 switch owner.pointee.phase {
                 case .busy:
                     // A response that is all here is still passed on.
-                    if !owner.pointee.endsWithStream { schedule(owner) }
                     owner.pointee.state.insert(.isBroken)
+                    schedule(owner)
                 case .finishing: closeUpstream(owner)
                 case .connecting, .handshaking, .multiplexing, .idle, .closed: break
                 }
@@ -549,8 +509,10 @@ extension Worker {
         if session.streamCount == 0 {
             if connection.pointee.server?.pointee.isRemoved ?? true { return nowMilliseconds }
             let limit = http2.pointee.idleMillisecondsMax
+            if http2.pointee.idleSinceMilliseconds == 0 { http2.pointee.idleSinceMilliseconds = nowMilliseconds }
             return limit == .max ? TimerEntry.never : http2.pointee.idleSinceMilliseconds + limit
         }
+        http2.pointee.idleSinceMilliseconds = 0
         let deadline =
             http2.pointee.pingMilliseconds != 0
             ? http2.pointee.pingMilliseconds + Self.pingMilliseconds

@@ -120,6 +120,7 @@ extension Worker {
         for token in waiting {
             guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
                 exchange.pointee.upstream == nil, exchange.pointee.awaited == nil, !exchange.pointee.isQueued,
+                !exchange.pointee.awaitsStream,
                 exchange.pointee.serverIndex >= 0
             else { continue }
             guard self.server(of: exchange).pointee.shared.number == server else {
@@ -327,8 +328,9 @@ extension Worker {
             closeUpstream(connection)
         }
         if exchange.pointee.isQueued { leaveQueue(exchange) }
+        if exchange.pointee.awaitsStream { leaveStreamQueue(exchange) }
         if let dial = exchange.pointee.dial { stopLookingUp(dial) }
-        exchange.pointee.awaited = nil
+        if let awaited = exchange.pointee.awaited { stopWaiting(exchange, for: awaited) }
         exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
         leaveServer(exchange)
     }
@@ -392,6 +394,10 @@ extension Worker {
     }
 
     private func serveQueue(_ state: UnsafeMutablePointer<UpstreamState>) {
+        // Who fails at once seeks again, and comes by here: it is served by the loop that is under way.
+        guard !state.pointee.isServingQueue else { return }
+        state.pointee.isServingQueue = true
+        defer { state.pointee.isServingQueue = false }
         while let token = state.pointee.queue.first, let exchange = exchanges.find(token),
             chooseServer(exchange, state)
         {

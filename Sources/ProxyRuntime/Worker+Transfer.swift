@@ -85,6 +85,25 @@ extension Worker {
         }
     }
 
+    /// Adds bytes to what this turn has collected for a client, and makes room first if there is none. They stay where they
+    /// are until they are flushed.
+    @inline(__always)
+    func collect(_ bytes: UnsafeBufferPointer<UInt8>, for connection: DownstreamPointer) {
+        guard let base = bytes.baseAddress, !downstreamGather.append(base, count: bytes.count) else { return }
+        flush(connection)
+        let fits = downstreamGather.append(base, count: bytes.count)
+        precondition(fits, "an empty gather takes bytes however many")
+    }
+
+    /// The same for a server.
+    @inline(__always)
+    func collect(_ bytes: UnsafeBufferPointer<UInt8>, for connection: UpstreamPointer) {
+        guard let base = bytes.baseAddress, !upstreamGather.append(base, count: bytes.count) else { return }
+        flush(connection)
+        let fits = upstreamGather.append(base, count: bytes.count)
+        precondition(fits, "an empty gather takes bytes however many")
+    }
+
     /// Writes what a turn has collected, behind what waits already.
     @inline(__always)
     func send(

@@ -21,10 +21,9 @@ extension Worker {
 
     /// Bytes of the client for the server.
     func passUp(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
-        guard let upstream = exchange.pointee.upstream, let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        guard let upstream = exchange.pointee.upstream, !bytes.isEmpty else { return }
         exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .client, now: nowMicroseconds)
-        let fits = upstreamGather.append(base, count: bytes.count)
-        precondition(fits, "a turn begins with an empty gather")
+        collect(bytes, for: upstream)
         flush(upstream)
         if bytes.count >= Self.bulkBytesMin { noteBulk(of: exchange.pointee.downstream, exchange) }
         updateTimer(upstream)
@@ -32,10 +31,10 @@ extension Worker {
 
     /// Bytes of the server for the client.
     func passDown(_ bytes: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
-        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        guard !bytes.isEmpty else { return }
         exchange.pointee.machine.tunnelBytesReceived(bytes.count, from: .server, now: nowMicroseconds)
-        let fits = downstreamGather.append(base, count: bytes.count)
-        precondition(fits, "a turn's bytes are larger than the gather")
+        // Heads of the same read may be collected already.
+        collect(bytes, for: exchange.pointee.downstream)
         flush(exchange.pointee.downstream)
         guard let upstream = exchange.pointee.upstream else { return }
         updateTimer(upstream)

@@ -141,10 +141,7 @@ extension Worker {
             writeHead(of: exchange)
             upstreamGather.copy(skipping: 0, to: &exchange.pointee.retained, of: pool)
         } else {
-            let bytes = exchange.pointee.retained.bytes
-            guard let base = bytes.baseAddress else { return }
-            let fits = upstreamGather.append(base, count: bytes.count)
-            precondition(fits, "a turn begins with an empty gather")
+            collect(exchange.pointee.retained.bytes, for: connection)
             flush(connection)
         }
         if !exchange.pointee.reusedUpstream {
@@ -160,17 +157,13 @@ extension Worker {
     }
 
     func forwardRequestContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
-        guard let connection = exchange.pointee.upstream, let base = content.baseAddress else { return }
+        guard let connection = exchange.pointee.upstream, !content.isEmpty else { return }
         let isChunked =
             exchange.pointee.requestFraming == .chunked && !connection.pointee.state.contains(.isStream)
         if isChunked {
             writeUpstream(connection, exchange) { ChunkedCoding.writeLine(size: content.count, to: &$0) }
         }
-        if !upstreamGather.append(base, count: content.count) {
-            flush(connection)
-            let fits = upstreamGather.append(base, count: content.count)
-            precondition(fits, "a turn's content is larger than the gather")
-        }
+        collect(content, for: connection)
         retain(UnsafeRawBufferPointer(content), exchange)
         if isChunked { writeUpstream(connection, exchange) { ChunkedCoding.writeEnd(to: &$0) } }
     }
@@ -313,7 +306,9 @@ extension Worker {
     func wantsResponse(_ connection: UpstreamPointer) -> Bool {
         guard connection.pointee.phase == .busy, let exchange = connection.pointee.exchange else { return false }
         if exchange.pointee.machine.isTunnel, exchange.pointee.machine.downward != .open { return false }
-        return exchange.pointee.downstream.pointee.outbound.isEmpty
+        let downstream = exchange.pointee.downstream
+        guard downstream.pointee.outbound.isEmpty else { return false }
+        return !downstream.pointee.state.contains(.isStream) || takesHeads(downstream)
     }
 
     private func readUpstream(_ connection: UpstreamPointer) {
@@ -465,6 +460,10 @@ extension Worker {
             perform(actions, for: exchange)
             return
         }
+        if exchange.pointee.downstream.pointee.state.contains(.isStream), isFlooded(by: exchange) {
+            perform(exchange.pointee.machine.upstreamFailed(.tooManyInterim), for: exchange)
+            return
+        }
         let rewrite = HeadRewrite(head, values: nil, via: exchange.pointee.listener.pointee.via)
         writeHead(.interim, to: exchange.pointee.downstream) { rewrite.writeInterim(to: &$0) }
         // A 100 lets the client go on: from here its silence counts.
@@ -542,16 +541,12 @@ extension Worker {
     }
 
     func forwardContent(_ content: UnsafeBufferPointer<UInt8>, _ exchange: ExchangePointer) {
-        guard let base = content.baseAddress else { return }
+        guard !content.isEmpty else { return }
         let downstream = exchange.pointee.downstream
         let isChunked =
             exchange.pointee.responseFraming == .chunked && !downstream.pointee.state.contains(.isStream)
         if isChunked { write(to: downstream) { ChunkedCoding.writeLine(size: content.count, to: &$0) } }
-        if !downstreamGather.append(base, count: content.count) {
-            flush(downstream)
-            let fits = downstreamGather.append(base, count: content.count)
-            precondition(fits, "a turn's content is larger than the gather")
-        }
+        collect(content, for: downstream)
         if isChunked { write(to: downstream) { ChunkedCoding.writeEnd(to: &$0) } }
     }
 

@@ -34,6 +34,8 @@ enum TokenKind {
     static let snapshot: UInt8 = 7
     /// Memory may be given back.
     static let memory: UInt8 = 8
+    /// On the agenda: exchanges that wait for a stream of a server, by its number.
+    static let server: UInt8 = 9
 }
 
 /// What other threads tell a worker.
@@ -332,6 +334,8 @@ final class Worker {
                         resumeDownstream(connection)
                     }
                 }
+            } else if token.kind == TokenKind.server {
+                serveStreams(ofServer: Int(token.slabToken.index))
             } else if let connection = upstreams.find(token.slabToken) {
                 connection.pointee.state.remove(.isScheduled)
                 resumeUpstream(connection)
