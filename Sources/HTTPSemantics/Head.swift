@@ -152,7 +152,7 @@ public enum RequestedUpgrade: UInt8, Sendable {
     public static var host: HeadFacts { HeadFacts(rawValue: 1 << 7) }
     /// A Date field.
     public static var date: HeadFacts { HeadFacts(rawValue: 1 << 8) }
-    /// An X-Request-Id field that is passed on.
+    /// An X-Request-Id field with a value: it is passed on.
     public static var requestID: HeadFacts { HeadFacts(rawValue: 1 << 9) }
     /// The target is in absolute-form (RFC 9112 section 3.2.2).
     public static var absoluteForm: HeadFacts { HeadFacts(rawValue: 1 << 10) }
@@ -316,6 +316,18 @@ public struct HeadLimits: Sendable {
     public func first(_ field: KnownField) -> FieldLine? {
         for index in 0..<storage.pointee.fieldCount where fields[index].field == field { return fields[index] }
         return nil
+    }
+
+    /// The X-Request-Id that a request goes by, wherever it is named; empty if the proxy has to make one. The field is no
+    /// list, so two lines are a mistake (RFC 9110 section 5.3): the first that has a value counts.
+    public var receivedRequestID: ByteRange {
+        // Most requests have none, and need not be looked through.
+        guard storage.pointee.facts.contains(.requestID) else { return ByteRange() }
+        for index in 0..<storage.pointee.fieldCount
+        where fields[index].field == .xRequestID && !fields[index].value.isEmpty {
+            return fields[index].value
+        }
+        return ByteRange()
     }
 }
 

@@ -135,7 +135,7 @@ extension Variable {
         case .target: "The request's target as it goes up: path and query, byte for byte as they were sent"
         case .path: "The target's path, without query"
         case .query: "The target's query, without `?`"
-        case .requestID: "The request's X-Request-Id, received or made"
+        case .requestID: "The request's X-Request-Id, received (of several the first with a value) or made"
         case .listener: "The listener's name"
         case .route: "The route: `/events` or `= /old`"
         case .upstream: "The upstream's name; empty if the route has none"

@@ -158,6 +158,18 @@ public struct VariableValues {
         self.nodeName = nodeName
     }
 
+    /// Values of one exchange, of the request in the scratch.
+    public init(
+        _ head: Head, requestID: RequestID, peer: Peer, listenerName: UnsafeBufferPointer<UInt8>,
+        route: UnsafePointer<CompiledRoute>?, nodeName: UnsafeBufferPointer<UInt8>
+    ) {
+        let storage = head.storage
+        self.init(
+            authority: head.bytes(storage.pointee.authority), method: head.bytes(storage.pointee.methodName),
+            target: head.bytes(storage.pointee.target), receivedRequestID: head.bytes(head.receivedRequestID),
+            requestID: requestID, peer: peer, listenerName: listenerName, route: route, nodeName: nodeName)
+    }
+
     /// Writes a template's text.
     func write(_ template: CompiledTemplate, to out: inout ByteWriter) {
         for segment in template.segments {

@@ -380,14 +380,9 @@ private struct Writing {
     }
 
     private var values: VariableValues {
-        let storage = head.storage
-        let none = UnsafeBufferPointer<UInt8>(start: nil, count: 0)
-        let received = storage.pointee.facts.contains(.requestID) ? head.first(.xRequestID) : nil
-        return VariableValues(
-            authority: head.bytes(storage.pointee.authority), method: head.bytes(storage.pointee.methodName),
-            target: head.bytes(storage.pointee.target),
-            receivedRequestID: received.map { head.bytes($0.value) } ?? none,
-            requestID: requestID, peer: peer, listenerName: listener.name, route: route, nodeName: snapshot.nodeName)
+        VariableValues(
+            head, requestID: requestID, peer: peer, listenerName: listener.name, route: route,
+            nodeName: snapshot.nodeName)
     }
 
     private func forwardedHead(_ machine: Exchange) -> [UInt8] {

@@ -185,7 +185,8 @@ public struct HeadRewrite {
             case .clientCert, .clientCertChain:
                 // A client's own word about its certificate would pass for ours (RFC 9440 section 2.4).
                 isKept = isKept && isTrusted && !(values?.peer.tls?.pointee.verifiesClients ?? false)
-            case .xRequestID: isKept = isKept && facts.contains(.requestID)
+            // One without a value is as good as none; before another it would hide that one from who takes the first.
+            case .xRequestID: isKept = isKept && !line.pointee.value.isEmpty
             case .traceparent, .tracestate: isKept = isKept && !beginsTrace
             case .other, .connection, .keepAlive, .proxyConnection, .te, .trailer, .upgrade, .http2Settings, .date,
                 .authorization, .proxyAuthorization, .cookie, .userAgent, .referer, .contentType, .grpcStatus:

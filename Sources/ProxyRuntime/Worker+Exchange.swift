@@ -191,7 +191,8 @@ extension Worker {
         for index in 0..<storage.pointee.fieldCount {
             let line = head.fields + index
             switch line.pointee.field {
-            case .xRequestID: requestID = line.pointee.value
+            // Asked only where there is one.
+            case .xRequestID: if requestID.isEmpty { requestID = head.receivedRequestID }
             case .userAgent: userAgent = line.pointee.value
             case .referer: referer = line.pointee.value
             case .traceparent:
@@ -210,15 +211,8 @@ extension Worker {
 
     /// Values of variables, from the request's head while it is in the scratch.
     func values(of exchange: ExchangePointer) -> VariableValues {
-        let storage = head.storage
-        let received: UnsafeBufferPointer<UInt8> =
-            storage.pointee.facts.contains(.requestID)
-            ? head.first(.xRequestID).map { head.bytes($0.value) } ?? UnsafeBufferPointer(start: nil, count: 0)
-            : UnsafeBufferPointer(start: nil, count: 0)
-        return VariableValues(
-            authority: head.bytes(storage.pointee.authority), method: head.bytes(storage.pointee.methodName),
-            target: head.bytes(storage.pointee.target), receivedRequestID: received,
-            requestID: exchange.pointee.requestID, peer: exchange.pointee.downstream.pointee.peer,
+        VariableValues(
+            head, requestID: exchange.pointee.requestID, peer: exchange.pointee.downstream.pointee.peer,
             listenerName: exchange.pointee.listener.pointee.name, route: exchange.pointee.route,
             nodeName: exchange.pointee.snapshot.pointee.snapshot.nodeName)
     }

@@ -37,6 +37,27 @@ import Testing
     }
 
     @Test(
+        "With several X-Request-Ids, log, edits and upstream name the same one",
+        arguments: [["first", "second"], ["", "first"], ["first", ""]])
+    func oneRequestID(values: [String]) throws {
+        let origin = Origin.serving { wire, request in
+            try wire.ok("", "X-Seen: \(request.all("X-Request-Id").first ?? "")", "X-Named: \(request["X-Up"] ?? "")")
+        }
+        for log in ["stdout format=json", "off"] {
+            let proxy = try Headfirst(
+                to: origin,
+                listener: "set_request_field X-Up $request_id; set_response_field X-Down $request_id;", log: log)
+            let client = try proxy.connect()
+            try client.send(
+                (["GET / HTTP/1.1", "Host: t"] + values.map { "X-Request-Id: \($0)" }).joined(separator: "\r\n")
+                    + "\r\n\r\n")
+            let response = try client.response()
+            for name in ["X-Seen", "X-Named", "X-Down"] { #expect(response[name] == "first", "\(name)") }
+            if log != "off" { #expect(try JSON(try proxy.accessLog.lines(1)[0])["request_id"] == "first") }
+        }
+    }
+
+    @Test(
         "The reason of an end",
         arguments: [
             ("GET / HTTP/1.1\r\n\r\n", "request_refused", "400"),

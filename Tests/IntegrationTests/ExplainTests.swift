@@ -119,6 +119,7 @@ import Testing
                     connect upstream origin;
                     trusted_proxies 127.0.0.0/8;
                     route / { upstream origin; }
+                    route /named { upstream origin; set_request_field X-Named $request_id; }
                     route /edited {
                         upstream origin; upgrade off;
                         set_request_field X-Where "$listener $route $host $path $query $node $client_address";
@@ -132,6 +133,8 @@ import Testing
             Case(fields: ["Host: a.test", "Connection: close, X-Hop", "X-Hop: 1", "X-Stays: 2", "Keep-Alive: 5"]),
             Case(fields: ["Host: a.test", "X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.0 x"]),
             Case(fields: ["Host: a.test", "X-Request-Id: of-the-client", "TE: trailers, deflate"]),
+            Case(
+                target: "/named", fields: ["Host: a.test", "X-Request-Id:", "X-Request-Id: one", "X-Request-Id: two"]),
             Case(fields: ["Host: a.test", "Connection: Upgrade", "Upgrade: websocket, h2c"]),
             Case(
                 target: "/edited/x?y",

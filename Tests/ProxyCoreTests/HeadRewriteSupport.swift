@@ -19,13 +19,8 @@ struct Rewriter {
     }
 
     func values(_ head: Head, route: UnsafePointer<CompiledRoute>?) -> VariableValues {
-        let storage = head.storage.pointee
-        let received = head.first(.xRequestID).map { head.bytes($0.value) }
-        return VariableValues(
-            authority: head.bytes(storage.authority), method: head.bytes(storage.methodName),
-            target: head.bytes(storage.target),
-            receivedRequestID: received ?? UnsafeBufferPointer(start: nil, count: 0),
-            requestID: requestID, peer: peer, listenerName: snapshot.listeners[0].name, route: route,
+        VariableValues(
+            head, requestID: requestID, peer: peer, listenerName: snapshot.listeners[0].name, route: route,
             nodeName: snapshot.nodeName)
     }
 

@@ -190,6 +190,28 @@ import Testing
     }
 
     @Test(
+        "Of two X-Request-Ids the first with a value is the request's; lines without one do not go up",
+        arguments: [
+            (["one", "two"], ["one", "two"]), (["", "two"], ["two"]), (["one", ""], ["one"]),
+            (["", "two", "", "three"], ["two", "three"]),
+        ])
+    func severalRequestIDs(received: [String], kept: [String]) throws {
+        func lines(_ values: [String]) -> String { values.map { "X-Request-Id: \($0)\r\n" }.joined() }
+        let own = "X-Request-Id: 00112233445566778899aabbccddeeff\r\n"
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\(lines(received))X: y\r\n\r\n"
+        let before = "GET / HTTP/1.1\r\nHost: a\r\n\(lines(kept))X: y\r\n"
+        let additions = Rewriter.additions().replacing(own, with: "")
+        try check(request, before + additions + "\r\n")
+        try check(
+            request, before + additions + "X-Named: \(kept[0])\r\n\r\n",
+            Rewriter("set_request_field X-Named $request_id;"))
+        // An operator who wants one line upstream has it by this.
+        try check(
+            request, "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\(additions)X-Request-Id: \(kept[0])\r\n\r\n",
+            Rewriter("set_request_field X-Request-Id $request_id;"))
+    }
+
+    @Test(
         arguments: [
             (0, 0), (.max, .max), (0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210), (0x9A9A_A9A9_0F0F_F0F0, 1),
         ] as [(UInt64, UInt64)])
