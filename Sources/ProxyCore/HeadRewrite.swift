@@ -303,7 +303,7 @@ public struct HeadRewrite {
     }
 
     /// X-Forwarded-* and Forwarded (RFC 7239): set from the peer; what came is kept before it only from a peer that
-    /// is trusted.
+    /// is trusted, and only where our element stays an element behind it.
     private func writeForwarding(
         hasProto: Bool, hasHost: Bool, edits: CompiledEdits, isTrusted: Bool, to out: inout ByteWriter
     ) {
@@ -325,10 +325,19 @@ public struct HeadRewrite {
         }
         if !edits.removes("forwarded") {
             out.append("Forwarded: ")
-            if isTrusted, facts.contains(.forwarding) { writeJoined(.forwarded, to: &out) }
+            if isTrusted, facts.contains(.forwarding), forwardedIsSound { writeJoined(.forwarded, to: &out) }
             writeForwardedElement(to: &out)
             out.append("\r\n")
         }
+    }
+
+    /// Whether our element can stand behind every Forwarded that came. If it cannot behind one, none is kept: a list with a
+    /// gap would name somebody as our peer who is not.
+    private var forwardedIsSound: Bool {
+        for index in 0..<head.storage.pointee.fieldCount where head.fields[index].field == .forwarded {
+            if !ForwardedField.hasSoundQuotes(head.bytes(head.fields[index].value)) { return false }
+        }
+        return true
     }
 
     private func writeForwardedElement(to out: inout ByteWriter) {

@@ -132,6 +132,7 @@ import Testing
             Case(target: "/%7e/../x//?a=b&c", fields: ["hOST: a.test:81", "ACCEPT: */*"]),
             Case(fields: ["Host: a.test", "Connection: close, X-Hop", "X-Hop: 1", "X-Stays: 2", "Keep-Alive: 5"]),
             Case(fields: ["Host: a.test", "X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.0 x"]),
+            Case(fields: ["Host: a.test", "X-Forwarded-For: 1.2.3.4", "Forwarded: for=\"x"]),
             Case(fields: ["Host: a.test", "X-Request-Id: of-the-client", "TE: trailers, deflate"]),
             Case(
                 target: "/named", fields: ["Host: a.test", "X-Request-Id:", "X-Request-Id: one", "X-Request-Id: two"]),

@@ -135,6 +135,26 @@ import Testing
             Rewriter(isTrusted: true))
     }
 
+    @Test(
+        "Our element is never a part of a quoted string that a trusted peer began",
+        arguments: [
+            (["for=\"x"], ""), (["for=\"x", "for=b"], ""), (["for=b", "for=\"x"], ""), (["for=\"x", "y\""], ""),
+            (["for=\"x\\\""], ""), (["for=a\"b"], ""), (["for=a\"b;by=\"c"], ""),
+            (
+                ["for=\"[2001:db8::1]\"", "for=\"_\\\"x, y\" ; by=c"],
+                "for=\"[2001:db8::1]\", for=\"_\\\"x, y\" ; by=c, "
+            ),
+        ])
+    func quotesInForwarded(received: [String], kept: String) throws {
+        let lines = received.map { "Forwarded: \($0)\r\n" }.joined()
+        // X-Forwarded-For has no quoted strings, and is judged for itself.
+        let expected = Rewriter.additions().replacing("For: 192", with: "For: 1.1.1.1, 192")
+            .replacing("Forwarded: for", with: "Forwarded: \(kept)for")
+        try check(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\n\(lines)\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\(expected)\r\n", Rewriter(isTrusted: true))
+    }
+
     @Test(arguments: [
         "2001:db8::1", "::1", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "255.255.255.255", "1.2.3.4",
         "1:2:3:4:5:6:7:8", "2001:db8::1:1", "2001:db8::12:12",
