@@ -16,6 +16,9 @@ extension Builder {
         let allowed = scope.entries(named: "allow").flatMap { entry in
             entry.arguments.words.compactMap { entry.arguments.value(of: $0, Value.network) }
         }
-        return binds.isEmpty ? nil : Admin(binds: binds, allowedNetworks: allowed)
+        let hosts = scope.entries(named: "host").flatMap { entry in
+            entry.arguments.words.compactMap { entry.arguments.value(of: $0, Value.adminHost) }
+        }
+        return binds.isEmpty ? nil : Admin(binds: binds, allowedNetworks: allowed, allowedHosts: hosts)
     }
 }

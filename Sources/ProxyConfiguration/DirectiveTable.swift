@@ -60,6 +60,11 @@ extension Directive {
             "allow", [.admin], "NETWORK ...", arity: 1...1024,
             "Who may see `/status` and the page, besides the loopback and peers on Unix sockets: networks, or IP addresses. All "
                 + "others get 403 there."),
+        .structure(
+            "host", [.admin], "NAME ...", arity: 1...1024,
+            "Names, or IP addresses, that requests may have in Host, besides `localhost` and the addresses of `bind`: for "
+                + "Prometheus, say, if it scrapes by name. All others get 421. "
+                + "See [OPERATING.md](OPERATING.md#by-what-name)."),
         .setting(
             "resolver", [.top], "system|ADDRESS[:PORT] ...", default: "system", arity: 1...16,
             "Who is asked for the names of servers: the system's configuration, or these name servers in this order.",

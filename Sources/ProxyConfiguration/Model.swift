@@ -47,12 +47,39 @@ public enum BufferMemory: Sendable, Equatable {
     case bytes(Int)
 }
 
-/// `admin { bind ADDRESS; ... allow NETWORK ...; }`
+/// `admin { bind ADDRESS; ... allow NETWORK ...; host NAME ...; }`
 public struct Admin: Sendable, Equatable {
     /// Addresses, at least one, in the order of the file. None speaks TLS.
     public var binds: [Bind]
     /// Who may see the status, besides the loopback and peers on Unix sockets.
     public var allowedNetworks: [IPNetwork]
+    /// What requests may ask for in Host, besides `localhost` and the addresses that are bound.
+    public var allowedHosts: [AdminHost]
+}
+
+/// A host that a request to the admin listener asks for, or may ask for. It has no port.
+public enum AdminHost: Sendable, Hashable {
+    /// A name in lower case, without a dot at its end.
+    case name(String)
+    /// An address.
+    case address(IPAddress)
+
+    /// The host of a Host field, or of the configuration: a name, an IPv4 address, or an IPv6 address in brackets.
+    public init(_ text: some StringProtocol) {
+        if text.hasPrefix("["), text.hasSuffix("]"), text.contains(":"),
+            let address = IPAddress(text.dropFirst().dropLast())
+        {
+            self = .address(address)
+            return
+        }
+        let name = text.hasSuffix(".") ? text.dropLast() : text[...]
+        // A bare IPv6 address is none in a Host field: its end would pass for a port.
+        if !name.contains(":"), let address = IPAddress(name) {
+            self = .address(address)
+        } else {
+            self = .name(name.lowercased())
+        }
+    }
 }
 
 /// `access_log off | stdout | stderr | FILE [format=combined|json]`

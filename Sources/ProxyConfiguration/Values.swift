@@ -266,6 +266,19 @@ extension Value {
         return text.lowercased()
     }
 
+    /// A name of `host` in `admin`: a name, an IPv4 address, or `[v6]`. Each is written out: a wildcard could let in a name that
+    /// somebody else may give away.
+    static func adminHost(_ text: String) throws(Problem) -> AdminHost {
+        guard !text.contains("*") else {
+            throw Problem("\(quoted(text)): the hosts of the admin listener are written out, without \"*\"")
+        }
+        let host = AdminHost(try hostPattern(text))
+        if case .name(let name) = host, isAllDigits(name) {
+            throw Problem("\(quoted(text)) is neither an IP address nor the name of a host")
+        }
+        return host
+    }
+
     /// `HOST:PORT` of `connect allow`: HOST is a name, `*.NAME`, an address, a network or `*`; PORT may be `*`.
     static func connectTarget(_ text: String) throws(Problem) -> ConnectTarget {
         let expected = "expected HOST:PORT, such as *.example.com:443 or 10.0.0.0/8:*, not \(quoted(text))"

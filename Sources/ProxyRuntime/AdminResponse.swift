@@ -15,6 +15,8 @@ struct AdminRequest {
     let method: Method
     /// The target without its query.
     let path: String
+    /// Whether it asks for a host that is ours.
+    let isForUs: Bool
     /// Whether who asks may see the status.
     let mayWatch: Bool
 }
@@ -36,6 +38,13 @@ struct AdminResponse {
 
     /// The answer to a request.
     static func answer(_ request: AdminRequest, _ subject: AdminSubject) -> AdminAnswer {
+        guard request.isForUs else {
+            // RFC 9110 section 15.5.20.
+            return .response(
+                AdminResponse(
+                    status: 421,
+                    content: "this host is not served here: if it should be, add host NAME; to the admin block\n"))
+        }
         guard ["/healthz", "/readyz", "/metrics", "/", "/status", "/status/events"].contains(request.path) else {
             return .response(
                 AdminResponse(

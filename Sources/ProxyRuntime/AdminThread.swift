@@ -13,6 +13,7 @@ import Synchronization
 /// See the head of the file.
 final class AdminThread: Sendable {
     private let shared: SharedState
+    private let hosts: AdminHosts
     private let wakeUp: WakeUp
     private let isDraining = Atomic<Bool>(false)
     private let isStopped = Atomic<Bool>(false)
@@ -22,6 +23,8 @@ final class AdminThread: Sendable {
     /// - Parameter sockets: they listen; the thread does not close them.
     init(_ sockets: [Int32], _ shared: SharedState) throws(SystemError) {
         self.shared = shared
+        hosts = AdminHosts(
+            boundTo: try sockets.map { socket throws(SystemError) in try Socket.localAddress(of: socket) })
         wakeUp = try WakeUp()
         try Thread.start(name: "admin") { [self] in
             run(sockets)
@@ -45,7 +48,7 @@ final class AdminThread: Sendable {
     }
 
     private func run(_ sockets: [Int32]) {
-        var loop = AdminLoop(sockets, wakeUp: wakeUp.descriptor, shared) { [self] in
+        var loop = AdminLoop(sockets, hosts, wakeUp: wakeUp.descriptor, shared) { [self] in
             AdminSubject(
                 isDraining: isDraining.load(ordering: .acquiring), metrics: { [shared] in MetricsText.write(shared) },
                 status: { [self] inOneLine in
@@ -66,6 +69,7 @@ private struct AdminLoop {
     private static let pauseMilliseconds: UInt64 = 100
 
     private let listeners: [Int32]
+    private let hosts: AdminHosts
     private let wakeUp: Int32
     private let shared: SharedState
     private let subject: () -> AdminSubject
@@ -78,8 +82,12 @@ private struct AdminLoop {
     private let room = UnsafeMutablePointer<UInt8>.allocate(capacity: AdminConnection.readBytesMax)
     private var acceptAgainMilliseconds: UInt64 = 0
 
-    init(_ listeners: [Int32], wakeUp: Int32, _ shared: SharedState, subject: @escaping () -> AdminSubject) {
+    init(
+        _ listeners: [Int32], _ hosts: AdminHosts, wakeUp: Int32, _ shared: SharedState,
+        subject: @escaping () -> AdminSubject
+    ) {
         self.listeners = listeners
+        self.hosts = hosts
         self.wakeUp = wakeUp
         self.shared = shared
         self.subject = subject
@@ -119,9 +127,13 @@ private struct AdminLoop {
         }
     }
 
-    private func answer(_ method: Method, _ path: String, _ peer: AdminPeer) -> AdminAnswer {
-        let networks = shared.standing.facts.generation?.configuration.admin?.allowedNetworks ?? []
-        let request = AdminRequest(method: method, path: path, mayWatch: peer.mayWatch(networks))
+    private func answer(_ head: Head, _ peer: AdminPeer) -> AdminAnswer {
+        let admin = shared.standing.facts.generation?.configuration.admin
+        let path = String(head.text(head.storage.pointee.originForm).prefix { $0 != "?" })
+        let request = AdminRequest(
+            method: head.storage.pointee.method, path: path,
+            isForUs: peer.isUnix || hosts.serve(AdminHosts.asked(in: head), path: path, admin?.allowedHosts ?? []),
+            mayWatch: peer.mayWatch(admin?.allowedNetworks ?? []))
         let answer = AdminResponse.answer(request, subject())
         guard case .events = answer, connections.count(where: \.getsEvents) >= AdminConnection.eventStreamsMax else {
             return answer
@@ -170,7 +182,7 @@ private struct AdminLoop {
 
 /// Who asks.
 private struct AdminPeer {
-    private let isUnix: Bool
+    let isUnix: Bool
     private let address: IPAddress
 
     init(_ address: SocketAddress) {
@@ -242,7 +254,7 @@ private struct AdminConnection {
     /// Does what is possible now.
     mutating func goOn(
         _ head: Head, _ room: UnsafeMutablePointer<UInt8>, now: UInt64,
-        _ answer: (Method, String, AdminPeer) -> AdminAnswer
+        _ answer: (Head, AdminPeer) -> AdminAnswer
     ) {
         for _ in 0..<Self.callsPerTurnMax {
             switch phase {
@@ -276,7 +288,7 @@ private struct AdminConnection {
         }
     }
 
-    private mutating func decode(_ head: Head, _ answer: (Method, String, AdminPeer) -> AdminAnswer) {
+    private mutating func decode(_ head: Head, _ answer: (Head, AdminPeer) -> AdminAnswer) {
         let input = inbound
         var decoder = decoder
         var consumed = 0
@@ -287,9 +299,7 @@ private struct AdminConnection {
             case .failed(let fault): return AdminResponse(refusing: fault).bytes(toHEAD: false)
             case .head:
                 let method = head.storage.pointee.method
-                let target = head.text(head.storage.pointee.originForm)
-                let path = String(target.prefix { $0 != "?" })
-                switch answer(method, path, peer) {
+                switch answer(head, peer) {
                 case .response(let response): return response.bytes(toHEAD: method == .head)
                 case .events:
                     isStream = method == .get

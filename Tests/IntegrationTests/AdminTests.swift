@@ -128,7 +128,7 @@ extension Headfirst {
     @Test func aRequestInPiecesIsAnswered() throws {
         let proxy = try Headfirst(to: Origin.serving(), top: Self.admin)
         let client = try proxy.connectToAdmin()
-        for byte in head("GET /healthz HTTP/1.1", "Host: a").utf8 { try client.send([byte]) }
+        for byte in head("GET /healthz HTTP/1.1", "Host: localhost").utf8 { try client.send([byte]) }
         #expect(try client.response().text == "ok\n")
     }
 
@@ -139,7 +139,7 @@ extension Headfirst {
         for client in silent.suffix(20) { try client.send("GET /met") }
         // One that sends without end, and one that leaves.
         let flood = try proxy.connectToAdmin()
-        try flood.ask("POST /healthz HTTP/1.1", "Content-Length: 100000000")
+        try flood.ask("POST /healthz HTTP/1.1", "Content-Length: 100000000", host: "localhost")
         _ = try? flood.sendSome([UInt8](repeating: 0x78, count: 1 << 20), stallMilliseconds: 20)
         try proxy.connectToAdmin().reset()
         #expect(try proxy.askAdmin("/healthz").text == "ok\n")
@@ -176,6 +176,67 @@ extension Headfirst {
         #expect(try command.exitCode() == 71)
         #expect(command.errors.text.contains("\(file):1:9: error: cannot listen on \(address.text)"))
         withExtendedLifetime(socket) {}
+    }
+
+    // MARK: Hosts
+
+    /// DNS rebinding: the page of a stranger, whose name leads here, would be read as if it were its own.
+    @Test func itAnswersToNoNameThatIsNotItsOwn() throws {
+        let proxy = try Headfirst(
+            to: Origin.serving(),
+            top: "drain_delay 0; admin { bind 127.0.0.1:0; host Proxy.Example proxy; host [2001:db8::1]; }"
+        )
+        let port = try proxy.adminPort()
+        for path in ["/", "/status", "/status/events", "/metrics", "/healthz", "/readyz", "/nothing"] {
+            for host in ["evil.example", "evil.example:\(port)", "a.localhost", "127.0.0.1.evil.example"] {
+                let response = try proxy.askAdmin(path, host: host)
+                #expect(response.status == 421, "\(path) \(host)")
+                #expect(response.text.contains("add host NAME; to the admin block"))
+            }
+        }
+        #expect(try proxy.askAdmin("/status", method: "HEAD", host: "evil.example").status == 421)
+        for host in [
+            "localhost", "LOCALHOST.:\(port)", "127.0.0.1", "127.0.0.1:\(port)", "proxy.example", "PROXY:9901",
+            "proxy.:\(port)",
+            "[2001:DB8:0::1]:\(port)",
+        ] {
+            #expect(try proxy.askAdmin("/status", host: host).status == 200, "\(host)")
+        }
+        // A probe comes by the pod's address; nothing else does by one that is not ours.
+        for path in ["/healthz", "/readyz"] {
+            for host in ["203.0.113.9:9901", "[::1]"] { #expect(try proxy.askAdmin(path, host: host).status == 200) }
+        }
+        for host in ["203.0.113.9:9901", "[::1]"] { #expect(try proxy.askAdmin("/metrics", host: host).status == 421) }
+        // HTTP/1.0 need not say; if it says something, that counts, in whatever form.
+        for (request, status) in [
+            ("GET /metrics HTTP/1.0\r\n\r\n", 200), ("GET /metrics HTTP/1.0\r\nHost: evil.example\r\n\r\n", 421),
+            ("GET http://evil.example/metrics HTTP/1.0\r\n\r\n", 421),
+            ("GET http://localhost/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        ] {
+            let client = try proxy.connectToAdmin()
+            try client.send(request)
+            #expect(try client.response().status == status, "\(request)")
+        }
+    }
+
+    @Test func theNamesOfTheAdminListenerChangeWithAReload() throws {
+        let text = """
+            workers 1; access_log off; drain_delay 0; admin { bind 0.0.0.0:0; }
+            listener main { bind 127.0.0.1:0; route / { respond 200; } }
+            """
+        let proxy = try Headfirst(configuration: text)
+        let line = try proxy.errorLog.line(with: "admin=0.0.0.0:")
+        let port = try #require(UInt16(line.split(separator: "admin=0.0.0.0:").last?.prefix { $0.isNumber } ?? ""))
+        func status(_ host: String) throws -> Int {
+            let client = try Address.ipv4(port: port).connect()
+            try client.ask("GET /metrics HTTP/1.1", host: host)
+            return try client.response().status
+        }
+        // Bound to every address, it may be reached by any.
+        for host in ["203.0.113.9", "[::1]:9901"] { #expect(try status(host) == 200) }
+        #expect(try status("proxy:9901") == 421)
+        try proxy.reload(text.replacing("0.0.0.0:0;", with: "0.0.0.0:0; host proxy;"))
+        #expect(try status("proxy:9901") == 200)
     }
 
     // MARK: The end

@@ -447,7 +447,7 @@ private final class Patient: Sendable {
         let proxy = try start(Self.configuration(origin, top: "admin { bind 127.0.0.1:\(one); }"), origin)
         func status(_ port: UInt16) throws -> Int {
             let wire = try Address.ipv4(port: port).connect()
-            try wire.ask("GET /readyz HTTP/1.1")
+            try wire.ask("GET /readyz HTTP/1.1", host: "127.0.0.1:\(port)")
             return try wire.response().status
         }
         #expect(try status(one) == 200)

@@ -135,7 +135,7 @@ extension Wire {
             """
         let proxy = try Headfirst(configuration: text)
         let client = try proxy.connectToAdmin()
-        try client.ask("GET /status/events HTTP/1.1")
+        try client.ask("GET /status/events HTTP/1.1", host: "localhost")
         let response = try client.head()
         #expect(response.status == 200)
         #expect(response["Content-Type"] == "text/event-stream")
@@ -170,7 +170,7 @@ extension Wire {
             configuration: "access_log off; \(Self.admin) listener main { bind 127.0.0.1:0; route / { respond 204; } }")
         func watch() throws -> (wire: Wire, status: Int) {
             let client = try proxy.connectToAdmin()
-            try client.ask("GET /status/events HTTP/1.1")
+            try client.ask("GET /status/events HTTP/1.1", host: "localhost")
             return (client, try client.head().status)
         }
         let watchers = try (0..<16).map { _ in try watch() }
@@ -205,15 +205,15 @@ extension Wire {
                 UInt16(line.split(separator: "admin=0.0.0.0:").last?.prefix { $0.isNumber } ?? ""))
             for path in ["/", "/status", "/status/events"] {
                 let client = try address.connect(port: port)
-                try client.ask("GET \(path) HTTP/1.1")
+                try client.ask("GET \(path) HTTP/1.1", host: address.text)
                 #expect(try client.head().status == status, "\(path) \(allow)")
                 let own = try Address.ipv4(port: port).connect()
-                try own.ask("GET \(path) HTTP/1.1")
+                try own.ask("GET \(path) HTTP/1.1", host: "localhost")
                 #expect(try own.head().status == 200)
             }
             for path in ["/healthz", "/readyz", "/metrics"] {
                 let client = try address.connect(port: port)
-                try client.ask("GET \(path) HTTP/1.1")
+                try client.ask("GET \(path) HTTP/1.1", host: address.text)
                 #expect(try client.head().status == 200)
             }
         }

@@ -48,10 +48,10 @@ import Testing
 
 @Suite struct AdminResponseTests {
     private func answer(
-        _ method: Method, _ path: String, isDraining: Bool = false, mayWatch: Bool = true
+        _ method: Method, _ path: String, isDraining: Bool = false, isForUs: Bool = true, mayWatch: Bool = true
     ) throws -> AdminResponse {
         let answer = AdminResponse.answer(
-            AdminRequest(method: method, path: path, mayWatch: mayWatch),
+            AdminRequest(method: method, path: path, isForUs: isForUs, mayWatch: mayWatch),
             AdminSubject(isDraining: isDraining, metrics: { "metrics" }, status: { _ in "{}" }))
         guard case .response(let response) = answer else { throw Events() }
         return response
@@ -71,6 +71,14 @@ import Testing
         #expect(try answer(.post, "/metrics").status == 405)
         #expect(try answer(.post, "/metrics").fields.contains { $0 == ("Allow", "GET, HEAD") })
         #expect(try answer(.head, "/metrics").status == 200)
+    }
+
+    @Test func whatIsAskedOfSomebodyElseIsNotLookedAt() throws {
+        for path in ["/", "/status", "/status/events", "/metrics", "/healthz", "/nothing"] {
+            for method in [Method.get, .head, .post] {
+                #expect(try answer(method, path, isForUs: false, mayWatch: false).status == 421)
+            }
+        }
     }
 
     @Test func headHasTheLengthAndNoContent() throws {

@@ -167,7 +167,8 @@ listener web {
 def ask(port, path, timeout=10):
     """The whole answer to one request on a connection of its own."""
     with socket.create_connection(("127.0.0.1", port), timeout) as client:
-        client.sendall(b"GET %s HTTP/1.1\r\nHost: soak.example\r\nConnection: close\r\n\r\n" % path.encode())
+        # The admin listener answers to no other name.
+        client.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
         answer = b""
         while data := client.recv(262144):
             answer += data

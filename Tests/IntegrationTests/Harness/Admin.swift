@@ -14,9 +14,9 @@ extension Headfirst {
     func connectToAdmin() throws -> Wire { try Address.ipv4(port: adminPort()).connect() }
 
     /// Asks the admin listener.
-    func askAdmin(_ path: String, method: String = "GET") throws -> Message {
+    func askAdmin(_ path: String, method: String = "GET", host: String = "localhost") throws -> Message {
         let client = try connectToAdmin()
-        try client.ask("\(method) \(path) HTTP/1.1")
+        try client.ask("\(method) \(path) HTTP/1.1", host: host)
         let response = try client.response(toHEAD: method == "HEAD")
         #expect(client.end() == .ended)
         return response

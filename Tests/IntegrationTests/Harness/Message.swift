@@ -125,8 +125,10 @@ extension Wire {
     }
 
     /// Sends a request with Host.
-    func ask(_ line: String = "GET / HTTP/1.1", _ fields: String..., content: String = "") throws {
-        try send(([line, "Host: test"] + fields).joined(separator: "\r\n") + "\r\n\r\n" + content)
+    func ask(
+        _ line: String = "GET / HTTP/1.1", _ fields: String..., host: String = "test", content: String = ""
+    ) throws {
+        try send(([line, "Host: \(host)"] + fields).joined(separator: "\r\n") + "\r\n\r\n" + content)
     }
 
     /// Sends a 200 with sized content.
