@@ -398,7 +398,9 @@ extension Worker {
         let connection = exchange.pointee.downstream
         let remaining: UInt64?
         if connection.pointee.state.contains(.isStream) {
-            remaining = connection.pointee.declaredBytes.map { $0 - min($0, exchange.pointee.machine.requestContentBytes) }
+            remaining = connection.pointee.declaredBytes.map {
+                $0 - min($0, exchange.pointee.machine.requestContentBytes)
+            }
         } else {
             remaining = exchange.pointee.requestFraming == .length ? connection.pointee.decoder.contentRemaining : nil
         }

@@ -88,7 +88,9 @@ extension Worker {
         connection.pointee.server?.pointee.shared.connectFailed(cause)
         closeUpstream(connection)
         for token in waiting {
-            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else { continue }
+            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else {
+                continue
+            }
             seekingFailed(exchange, cause)
         }
     }

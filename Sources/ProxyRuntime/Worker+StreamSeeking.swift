@@ -155,7 +155,9 @@ extension Worker {
         server.pointee.streamsOfConnection = max(1, min(session.requestsMax, Self.waitingMax))
         for token in takeWaiting(http2) {
             // One of them may have ended another.
-            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else { continue }
+            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else {
+                continue
+            }
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             connectByHTTP2(exchange, server)
         }

@@ -69,7 +69,8 @@ import Testing
             var wasTold = false
             while true {
                 let event = end.session.next(
-                    into: end.head, limits: { _ in HeadLimits(headBytesMax: 8192, fieldsMax: 100, targetBytesMax: 8192) },
+                    into: end.head,
+                    limits: { _ in HeadLimits(headBytesMax: 8192, fieldsMax: 100, targetBytesMax: 8192) },
                     answering: { _ in .get })
                 if case .none = event { break }
                 guard case .message(let stream, let message) = event else { continue }

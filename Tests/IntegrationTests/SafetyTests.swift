@@ -75,7 +75,8 @@ private func data(_ stream: UInt32, _ content: [UInt8], isLast: Bool = false) ->
 private func pattern(_ count: Int) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) } }
 
 @Suite struct SafetyTests {
-    private func start(_ origin: Origin, top: String = "", upstream: String = "", route: String = "") throws -> Headfirst
+    private func start(_ origin: Origin, top: String = "", upstream: String = "", route: String = "") throws
+        -> Headfirst
     {
         try Headfirst(to: origin, top: top, upstream: upstream, listener: "http2 on;", route: route)
     }
