@@ -204,6 +204,14 @@ final class Command {
         return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0
     }
 
+    /// Processor time that it has used.
+    var processorMilliseconds: Int {
+        // Behind the name, which may have spaces: the state, and eleven figures before these two, in ticks of 10 ms.
+        let figures = readFile("/proc/\(process)/stat").split(separator: ")").last?.split(separator: " ") ?? []
+        guard figures.count > 12, let user = Int(figures[11]), let system = Int(figures[12]) else { return 0 }
+        return (user + system) * 10
+    }
+
     /// Open descriptors.
     var descriptorCount: Int {
         guard let listing = opendir("/proc/\(process)/fd") else { return 0 }
