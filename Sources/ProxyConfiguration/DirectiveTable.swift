@@ -104,7 +104,8 @@ extension Directive {
             "keepalive", [.upstream], "off|COUNT [idle=DURATION|off] [requests=N] [age=DURATION]",
             default: "1024 idle=30s requests=0 age=0", options: ["idle", "requests", "age"],
             "Idle connections kept to each server by the whole process; how long one may idle, how many requests it may "
-                + "serve, how old it may be when it is taken. 0 for `requests` and `age` is no bound.",
+                + "serve, how old it may be when it is taken. 0 for `requests` and `age` is no bound. A server in HTTP/2 "
+                + "gets no more connections than this: where none has a stream left, requests wait for `queue_timeout`.",
             read: readKeepalive),
         .choice(
             "protocol", [.upstream], default: UpstreamProtocol.http1, \.upstream.protocolVersion,
@@ -112,7 +113,8 @@ extension Directive {
                 + "if the server takes it (ALPN `h2`), in clear by prior knowledge."),
         .duration(
             "queue_timeout", [.top, .upstream], default: "10s", \.upstream.queueTimeoutMilliseconds,
-            "How long a request waits for a server that is at `max_exchanges`; then 503. 0 does not wait."),
+            "How long a request waits for a server that is at `max_exchanges`, or for a stream of one in HTTP/2 that takes no "
+                + "more; then 503. 0 does not wait."),
     ]
 
     private static let listeners: [Directive] = [

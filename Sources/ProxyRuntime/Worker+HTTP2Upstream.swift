@@ -88,9 +88,7 @@ extension Worker {
         connection.pointee.server?.pointee.shared.connectFailed(cause)
         closeUpstream(connection)
         for token in waiting {
-            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else {
-                continue
-            }
+            guard let exchange = exchanges.find(token), hasNothingToWaitFor(exchange) else { continue }
             seekingFailed(exchange, cause)
         }
     }

@@ -118,9 +118,7 @@ extension Worker {
         let waiting = hot.pointee.resolveWaiters
         hot.pointee.resolveWaiters = []
         for token in waiting {
-            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking,
-                exchange.pointee.upstream == nil, exchange.pointee.awaited == nil, !exchange.pointee.isQueued,
-                !exchange.pointee.awaitsStream,
+            guard let exchange = exchanges.find(token), hasNothingToWaitFor(exchange),
                 exchange.pointee.serverIndex >= 0
             else { continue }
             guard self.server(of: exchange).pointee.shared.number == server else {

@@ -142,6 +142,12 @@ extension Worker {
         return tokens
     }
 
+    /// Whether an exchange that seeks a connection would be forgotten if nobody went on with it.
+    func hasNothingToWaitFor(_ exchange: ExchangePointer) -> Bool {
+        exchange.pointee.machine.attachment == .seeking && exchange.pointee.upstream == nil
+            && exchange.pointee.awaited == nil && !exchange.pointee.awaitsStream && !exchange.pointee.isQueued
+    }
+
     /// A connection is there: the first to ask is served at once. How many more it takes, its server's settings say.
     func serveFirst(of connection: UpstreamPointer, _ http2: UnsafeMutablePointer<ServerHTTP2>) {
         guard let token = http2.pointee.waiting.first, let exchange = exchanges.find(token) else { return }
@@ -155,9 +161,7 @@ extension Worker {
         server.pointee.streamsOfConnection = max(1, min(session.requestsMax, Self.waitingMax))
         for token in takeWaiting(http2) {
             // One of them may have ended another.
-            guard let exchange = exchanges.find(token), exchange.pointee.machine.attachment == .seeking else {
-                continue
-            }
+            guard let exchange = exchanges.find(token), hasNothingToWaitFor(exchange) else { continue }
             exchange.pointee.waitDeadlineMilliseconds = TimerEntry.never
             connectByHTTP2(exchange, server)
         }
