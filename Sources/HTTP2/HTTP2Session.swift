@@ -273,7 +273,11 @@ public struct HTTP2Session {
         storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream in
             guard isServer, error == nil else { return 0 }
             let isOpen = { nghttp2_session_get_stream_user_data(session, stream) != nil }
-            if type == 0 { return storage.pointee.ledger.contentCame(stream, isOpen: isOpen) }
+            if type == 0 {
+                let verdict = storage.pointee.ledger.contentCame(stream, isOpen: isOpen)
+                error = verdict.error
+                return verdict.cost
+            }
             error = storage.pointee.ledger.frameCame(type, stream, isOpen: isOpen)
             return 0
         }

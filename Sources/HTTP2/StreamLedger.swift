@@ -19,9 +19,6 @@ struct StreamLedger {
 
     /// What a stream's window lets be on its way, in frames of a small size.
     private static let strayFramesOfReset: Int32 = 512
-    /// What DATA costs, in tokens, on a stream that its sender has reset.
-    private static let tokensAfterReset: Int32 = 4
-
     /// The last numbers that were put in.
     private struct Recent {
         private static let countMax = 128
@@ -49,13 +46,20 @@ struct StreamLedger {
         strayFramesMax = min(strayFramesMax + Self.strayFramesOfReset, 8 * Self.strayFramesOfReset)
     }
 
-    /// DATA of the client came: what it costs more than others, in tokens, if its stream is over.
-    mutating func contentCame(_ stream: Int32, isOpen: () -> Bool) -> Int32 {
-        if stream > newestRead || isOpen() { return 0 }
-        if resetByPeer.contains(stream) { return Self.tokensAfterReset }
-        guard resets.contains(stream), strayFramesMax > 0 else { return 1 }
-        strayFramesMax -= 1
-        return 0
+    /// DATA of the client came.
+    /// - Parameter isOpen: whether nghttp2 knows the stream.
+    /// - Returns: the code with which the connection ends, if it does (RFC 9113 section 5.1); and what the frame costs more than
+    ///   others, in tokens.
+    mutating func contentCame(_ stream: Int32, isOpen: () -> Bool) -> (error: UInt32?, cost: Int32) {
+        if resetByPeer.contains(stream) { return (HTTP2ErrorCode.streamClosed, 0) }
+        if stream > newestRead || isOpen() { return (nil, 0) }
+        if resets.contains(stream) {
+            // It may have been on its way.
+            if strayFramesMax == 0 { return (nil, 1) }
+            strayFramesMax -= 1
+            return (nil, 0)
+        }
+        return (begun.contains(stream) ? HTTP2ErrorCode.streamClosed : nil, 1)
     }
 
     /// A frame of the client came.

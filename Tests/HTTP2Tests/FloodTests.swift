@@ -36,13 +36,6 @@ import Testing
             }
         ),
         (
-            .emptyData,
-            { number in
-                let reset = Frame.headers(Frame.get, endsStream: false) + Frame.make(3, stream: 1, Frame.number(8))
-                return (number == 0 ? reset : []) + Frame.make(0, stream: 1, [UInt8](repeating: 1, count: 2000))
-            }
-        ),
-        (
             .resets,
             { number in
                 let stream = UInt32(1 + 2 * number)

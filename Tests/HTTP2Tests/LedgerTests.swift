@@ -25,6 +25,23 @@ import Testing
         #expect(goAway(reset + trailers) == [HTTP2ErrorCode.streamClosed])
     }
 
+    @Test(arguments: [1, 10, Int.max])
+    func contentOnStreamsThatTheClientHasReset(_ piece: Int) {
+        let reset = Frame.headers(post, endsStream: false) + Frame.make(3, stream: 1, Frame.number(8))
+        #expect(goAway(reset + Frame.make(0, stream: 1, [1]), piece: piece) == [HTTP2ErrorCode.streamClosed])
+        #expect(goAway(reset + Frame.headers(Frame.get, stream: 3), piece: piece).isEmpty)
+    }
+
+    @Test func contentOnStreamsThatAreComplete() throws {
+        let end = End.server(Frame.headers(Frame.get))
+        let stream = try #require(end.streams[1])
+        end.session.sendHead(
+            end.write("HTTP/1.1 204 No Content\r\n\r\n"), isWhole: true, opensTunnel: false, on: stream)
+        _ = end.takeOutput()
+        end.receive(Frame.make(0, stream: 1, [1]))
+        #expect(end.codes(ofType: 7) == [HTTP2ErrorCode.streamClosed])
+    }
+
     @Test func headersOnStreamsThatWereNeverBegun() {
         #expect(
             goAway(Frame.headers(Frame.get, stream: 5) + Frame.headers(Frame.get, stream: 3))
