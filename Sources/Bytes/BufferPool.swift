@@ -1,6 +1,10 @@
 // Buffers that a connection borrows while bytes wait in it: power-of-two classes, kept in free lists of one thread.
 // An idle connection holds none.
 
+#if DEBUG
+    import Glibc
+#endif
+
 /// A borrowed block with a window of unread bytes in it. Trivial: the pool, not the value, owns the memory.
 @frozen public struct Buffer {
     /// The block, or nil while nothing is borrowed.
@@ -169,6 +173,9 @@
         if index < Self.classCount, let block = storage.pointee.free[index] {
             storage.pointee.free[index] = block.load(as: UnsafeMutableRawPointer?.self)
             storage.pointee.freeBytes -= capacity
+            #if DEBUG
+                Self.checkUntouched(block, capacity)
+            #endif
             return (block.assumingMemoryBound(to: UInt8.self), UInt32(capacity))
         }
         let block = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
@@ -180,6 +187,9 @@
         storage.pointee.borrowedBytes -= capacity
         if storage.pointee.borrowedBytes < storage.pointee.looserBelow { adjust() }
         let block = UnsafeMutableRawPointer(base)
+        #if DEBUG
+            memset(block, 0xDD, capacity)
+        #endif
         if index < Self.classCount, storage.pointee.freeBytes + capacity <= storage.pointee.freeBytesMax {
             block.storeBytes(of: storage.pointee.free[index], as: UnsafeMutableRawPointer?.self)
             storage.pointee.free[index] = block
@@ -188,6 +198,16 @@
             block.deallocate()
         }
     }
+
+    #if DEBUG
+        /// What was given back is filled; see `Slab`. Its first word is the list's.
+        @usableFromInline static func checkUntouched(_ block: UnsafeMutableRawPointer, _ capacity: Int) {
+            let first = block + MemoryLayout<UnsafeMutableRawPointer?>.size
+            let count = capacity - MemoryLayout<UnsafeMutableRawPointer?>.size
+            let isUntouched = first.load(as: UInt8.self) == 0xDD && memcmp(first, first + 1, count - 1) == 0
+            precondition(isUntouched, "a block was written to when nobody had it")
+        }
+    #endif
 
     /// Makes room for `bytes` more behind the unread ones: borrows, moves them to the front, or moves to a larger
     /// block, whichever is least. The caller states the bound; the pool has none.

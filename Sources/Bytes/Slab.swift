@@ -1,6 +1,10 @@
 // A slab: elements in chunks that never move, reached by pointer within a turn and by a generation-checked token
 // across turns. Freed slots are used again, last freed first. Belongs to one thread.
 
+#if DEBUG
+    import Glibc
+#endif
+
 /// Names a slot of a slab for as long as its element lives: a token of a freed element finds nothing.
 @frozen public struct SlabToken: Equatable, Sendable {
     /// The slot.
@@ -83,6 +87,9 @@
     private static func makeChunk(generation: UInt32) -> UnsafeMutablePointer<Slot> {
         let chunk = UnsafeMutablePointer<Slot>.allocate(capacity: Int(slotsPerChunk))
         for offset in 0..<Int(slotsPerChunk) { chunk[offset].generation = generation }
+        #if DEBUG
+            for offset in 0..<Int(slotsPerChunk) { fill(place(of: chunk + offset)) }
+        #endif
         return chunk
     }
 
@@ -180,6 +187,9 @@
         let generation = (slot.pointee.generation &+ 1) & Self.generationMask
         slot.pointee.generation = generation | Self.liveBit
         let place = Self.place(of: slot)
+        #if DEBUG
+            Self.checkUntouched(place)
+        #endif
         let token = SlabToken(index: index, generation: generation)
         place.initialize(to: make(token))
         return (place, token)
@@ -190,6 +200,21 @@
         let offset = MemoryLayout<Slot>.offset(of: \Slot.element).unsafelyUnwrapped
         return (UnsafeMutableRawPointer(slot) + offset).assumingMemoryBound(to: Element.self)
     }
+
+    #if DEBUG
+        // Memory of nobody is filled, so that who reads it finds no pointer, and who writes it is found out.
+
+        @usableFromInline static func fill(_ place: UnsafeMutablePointer<Element>) {
+            memset(place, 0xDD, MemoryLayout<Element>.size)
+        }
+
+        @usableFromInline static func checkUntouched(_ place: UnsafeMutablePointer<Element>) {
+            let bytes = UnsafeRawBufferPointer(start: place, count: MemoryLayout<Element>.size)
+            guard let base = bytes.baseAddress, bytes.count > 0 else { return }
+            let isUntouched = bytes[0] == 0xDD && memcmp(base, base + 1, bytes.count - 1) == 0
+            precondition(isUntouched, "an element was written to when it was free")
+        }
+    #endif
 
     /// The element that a token names, or nil if it was freed since.
     @inlinable public func find(_ token: SlabToken) -> UnsafeMutablePointer<Element>? {
@@ -204,6 +229,9 @@
         let slot = slot(token.index)
         precondition(slot.pointee.generation == token.generation | Self.liveBit, "freed twice")
         slot.pointee.generation = token.generation
+        #if DEBUG
+            Self.fill(Self.place(of: slot))
+        #endif
         slot.pointee.nextFree = storage.pointee.firstFree
         storage.pointee.firstFree = token.index
         storage.pointee.liveCount &-= 1

@@ -137,6 +137,20 @@ import Testing
         for index in buffers.indices { pool.release(&buffers[index]) }
         #expect(pool.borrowedBytes == 0)
     }
+
+    #if DEBUG
+        @Test func aWriteToABlockThatWasGivenBackIsFound() async {
+            await #expect(processExitsWith: .failure) {
+                let pool = BufferPool(freeBytesMax: 1 << 20)
+                var buffer = Buffer()
+                pool.reserve(100, in: &buffer)
+                let base = buffer.base
+                pool.release(&buffer)
+                base?[50] = 1
+                pool.reserve(100, in: &buffer)
+            }
+        }
+    #endif
 }
 
 @Suite struct BufferBoundTests {

@@ -136,4 +136,16 @@ import Testing
         #expect(visited == 300)
         #expect(slab.count == 0)
     }
+
+    #if DEBUG
+        @Test func aWriteToAFreeElementIsFound() async {
+            await #expect(processExitsWith: .failure) {
+                let slab = Slab<Int>()
+                let (place, token) = slab.insert(1)
+                slab.free(token)
+                place.pointee = 2
+                _ = slab.insert(3)
+            }
+        }
+    #endif
 }
