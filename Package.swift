@@ -89,8 +89,8 @@ let package = Package(
         .testTarget(
             name: "FaultSweepTests",
             dependencies: [
-                "TestSupport", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTP2", "HTTPSemantics",
-                "TLS", "EventLoop", "Bytes",
+                "TestSupport", "HTTP2Support", "ProxyRuntime", "ProxyCore", "ProxyConfiguration", "HTTP1", "HTTP2",
+                "HTTPSemantics", "TLS", "EventLoop", "Bytes", "CNghttp2",
             ],
             swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["TestSupport", "Bytes"], swiftSettings: strict),

@@ -26,6 +26,8 @@ struct HTTP1Reader {
     private let switches: Bool
     /// For responses: the methods of what is answered, in order.
     var methods: [String] = []
+    /// For requests: whether one that asks for a tunnel is granted it. What is behind one that is not is the next request.
+    var grants: (SeenMessage) -> Bool = { _ in true }
     private(set) var stream = SeenStream()
     private var state = State.head
     private var pending: SeenMessage?
@@ -195,7 +197,7 @@ struct HTTP1Reader {
         let hasNoContent: Bool
         switch role {
         case .requests:
-            if switches, message["Upgrade"] != nil || message.method == "CONNECT" {
+            if switches, message["Upgrade"] != nil || message.method == "CONNECT", grants(message) {
                 finish()
                 beginTunnel()
                 return

@@ -50,15 +50,23 @@ final class PlainTransport: SweepTransport {
     init(_ socket: Int32) { self.socket = socket }
 
     /// Connects to a port of 127.0.0.1.
-    init(port: UInt16) throws(SystemError) {
+    /// - Parameter receiveBytesMax: what the kernel keeps unread, about; nil is as much as it likes.
+    init(port: UInt16, receiveBytesMax: Int32? = nil) throws(SystemError) {
         let address = SocketAddress(high: 0, low: 0xFFFF_7F00_0001, isIPv4: true, port: port)
         socket = try Socket.make(for: address)
+        if let receiveBytesMax { Self.setReceiveBytes(socket, receiveBytesMax) }
         Socket.setNoDelay(socket)
         _ = try Socket.connect(socket, to: address)
     }
 
     deinit {
         if socket >= 0 { Socket.close(socket) }
+    }
+
+    /// Bounds what the kernel keeps unread.
+    static func setReceiveBytes(_ socket: Int32, _ bytes: Int32) {
+        var bytes = bytes
+        setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &bytes, socklen_t(MemoryLayout<Int32>.size))
     }
 
     var hasNews: Bool { socket >= 0 && ending == .open && Socket.hasNews(socket) }

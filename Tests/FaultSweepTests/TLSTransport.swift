@@ -226,9 +226,14 @@ final class SweepTLS: @unchecked Sendable {
 
     /// What clients offer, if it is not HTTP/1.1.
     private let clientProtocols: [String]
+    private let serverProtocols: [String]
 
-    /// - Parameter clientProtocols: what clients speak, by ALPN.
-    init(_ mode: TLSMode, clientProtocols: [String] = ["http/1.1"]) throws {
+    /// - Parameters:
+    ///   - clientProtocols: what clients speak, by ALPN.
+    ///   - serverProtocols: what servers do.
+    init(
+        _ mode: TLSMode, clientProtocols: [String] = ["http/1.1"], serverProtocols: [String] = ["http/1.1", "http/1.0"]
+    ) throws {
         self.clientProtocols = clientProtocols
         keys = try .random()
         isOnClients = mode != .servers
@@ -239,8 +244,10 @@ final class SweepTLS: @unchecked Sendable {
         clientPolicy.applicationProtocols = clientProtocols
         clientContext = try TLSClientContext(clientPolicy)
         clientPeer = try TLSClientPeer(clientContext, serverName: "localhost")
-        serverContext = try TLSServerContext(
-            policies: [TLSServerPolicy(name: "servers", certificates: [certificate])], ticketKeys: keys)
+        var serverPolicy = TLSServerPolicy(name: "servers", certificates: [certificate])
+        serverPolicy.applicationProtocols = serverProtocols
+        self.serverProtocols = serverProtocols
+        serverContext = try TLSServerContext(policies: [serverPolicy], ticketKeys: keys)
     }
 
     deinit {
@@ -268,7 +275,9 @@ final class SweepTLS: @unchecked Sendable {
     /// The proxy's own: how it speaks to a server. Whom it trusts is not what is swept.
     func serverPeer() throws -> TLSClientPeer? {
         guard isOnServers else { return nil }
-        let context = try TLSClientContext(TLSClientPolicy(trust: nil))
+        var policy = TLSClientPolicy(trust: nil)
+        if serverProtocols.contains("h2") { policy.applicationProtocols = ["h2"] }
+        let context = try TLSClientContext(policy)
         defer { context.destroy() }
         return try TLSClientPeer(context, serverName: "127.0.0.1")
     }
