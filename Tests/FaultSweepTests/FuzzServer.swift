@@ -144,7 +144,7 @@ final class FuzzHTTP1Server: FuzzConnection {
                 let isChunked = message["Transfer-Encoding"] != nil
                 ledger.requestEndSeen(attempt, .clean, trailers: message.trailers, mayDropTrailers: !isChunked)
             }
-            guard answerIsQueued, outbox.isEmpty else { return }
+            guard answerIsQueued, outbox.isEmpty, !outbox.hasMarks else { return }
             goOn()
         }
     }
@@ -160,7 +160,7 @@ final class FuzzHTTP1Server: FuzzConnection {
     override func act() -> Bool {
         guard let attempt, !hasEndedSending, outbox.count < 1 << 17 else { return false }
         if answerIsQueued {
-            guard outbox.isEmpty, attempt.requestEnd != .open else { return false }
+            guard outbox.isEmpty, !outbox.hasMarks, attempt.requestEnd != .open else { return false }
             goOn()
             look()
             return true
