@@ -156,13 +156,18 @@ final class FuzzLedger {
             checkPad(fields, exchange, .down, senders.map(\.answer.padBytes))
         } else {
             exchange.isOwnError = true
-            if value("proxy-status", fields) == nil, !exchange.attempts.contains(where: \.link.hasViolated) {
+            if value("proxy-status", fields) == nil, !mayBeAnsweredByNobody(exchange) {
                 report("an answer of nobody", exchange)
             }
             if !mayFail(exchange) {
                 report("an error of the proxy (\(value("proxy-status", fields) ?? "")) without a cause", exchange)
             }
         }
+    }
+
+    /// Whether a server of HTTP/2 may have said a head without a mark, even before it had read the request.
+    private func mayBeAnsweredByNobody(_ exchange: FuzzExchange) -> Bool {
+        exchange.plan.goesToHTTP2 && serverLinks.contains { $0.isHTTP2 && $0.link.hasViolated }
     }
 
     func contentSeen(_ exchange: FuzzExchange, _ bytes: ArraySlice<UInt8>) {
