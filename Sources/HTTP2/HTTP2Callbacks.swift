@@ -299,6 +299,8 @@ enum HTTP2Callbacks {
         _ stream: HTTP2StreamPointer, _ code: UInt32, _ storage: UnsafeMutablePointer<HTTP2Session.Storage>
     ) {
         stream.pointee.state.insert(.isClosed)
+        // By a GOAWAY of ours: no RST_STREAM tells the client of it.
+        if code == HTTP2ErrorCode.refusedStream { storage.pointee.ledger.endedByUs(stream.pointee.id) }
         if stream.pointee.state.remove(.isHeld) != nil { storage.pointee.heldCount -= 1 }
         if storage.pointee.sectionStream == stream {
             storage.pointee.sectionStream = nil
@@ -316,7 +318,7 @@ enum HTTP2Callbacks {
 
     private static func frameSent(_ frame: UnsafePointer<nghttp2_frame>, _ storage: Storage) {
         guard UInt32(frame.pointee.hd.type) == NGHTTP2_RST_STREAM.rawValue else { return }
-        storage.pointee.ledger.resetByUs(frame.pointee.hd.stream_id)
+        storage.pointee.ledger.endedByUs(frame.pointee.hd.stream_id)
         switch frame.pointee.rst_stream.error_code {
         // Ours, not the peer's doing.
         case HTTP2ErrorCode.noError, HTTP2ErrorCode.internalError, HTTP2ErrorCode.cancel, HTTP2ErrorCode.connectError:

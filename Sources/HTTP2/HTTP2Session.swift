@@ -268,17 +268,17 @@ public struct HTTP2Session {
         let session = storage.pointee.session
         let storage = storage
         let isServer = storage.pointee.role == .server
-        if storage.pointee.scannedBytes == 0 { storage.pointee.ledger.everythingWasRead() }
+        let newestRead = storage.pointee.newestRequest
         var error: UInt32?
         storage.pointee.meter.scan(fresh, charging: &storage.pointee.budget) { type, stream in
             guard isServer, error == nil else { return 0 }
             let isOpen = { nghttp2_session_get_stream_user_data(session, stream) != nil }
             if type == 0 {
-                let verdict = storage.pointee.ledger.contentCame(stream, isOpen: isOpen)
+                let verdict = storage.pointee.ledger.contentCame(stream, newestRead: newestRead, isOpen: isOpen)
                 error = verdict.error
                 return verdict.cost
             }
-            error = storage.pointee.ledger.frameCame(type, stream, isOpen: isOpen)
+            error = storage.pointee.ledger.frameCame(type, stream, newestRead: newestRead, isOpen: isOpen)
             return 0
         }
         return error

@@ -6,8 +6,6 @@
 struct StreamLedger {
     /// The highest stream that was begun.
     private var newest: Int32 = 0
-    /// The highest that nghttp2 has been told of: later ones are in what it reads next.
-    private var newestRead: Int32 = 0
     /// Whether GOAWAY names the last stream: what comes on later ones is not looked at.
     var isClosed = false
     /// Streams that were begun, streams that the client has reset, and streams that we have.
@@ -37,20 +35,21 @@ struct StreamLedger {
         func contains(_ number: Int32) -> Bool { numbers.contains(number) }
     }
 
-    /// nghttp2 has read everything that was looked at.
-    mutating func everythingWasRead() { newestRead = newest }
-
-    /// RST_STREAM of ours was sent: what is on its way is ignored.
-    mutating func resetByUs(_ stream: Int32) {
+    /// RST_STREAM of ours was sent, or GOAWAY that leaves the stream out: what is on its way is ignored.
+    mutating func endedByUs(_ stream: Int32) {
         resets.insert(stream)
         strayFramesMax = min(strayFramesMax + Self.strayFramesOfReset, 8 * Self.strayFramesOfReset)
     }
 
     /// DATA of the client came.
-    /// - Parameter isOpen: whether nghttp2 knows the stream.
+    /// - Parameters:
+    ///   - newestRead: the highest stream that nghttp2 has read the beginning of: later ones are in what it reads next.
+    ///   - isOpen: whether nghttp2 knows the stream.
     /// - Returns: the code with which the connection ends, if it does (RFC 9113 section 5.1); and what the frame costs more than
     ///   others, in tokens.
-    mutating func contentCame(_ stream: Int32, isOpen: () -> Bool) -> (error: UInt32?, cost: Int32) {
+    mutating func contentCame(
+        _ stream: Int32, newestRead: Int32, isOpen: () -> Bool
+    ) -> (error: UInt32?, cost: Int32) {
         if resetByPeer.contains(stream) { return (HTTP2ErrorCode.streamClosed, 0) }
         if stream > newestRead || isOpen() { return (nil, 0) }
         if resets.contains(stream) {
@@ -65,9 +64,12 @@ struct StreamLedger {
     /// A frame of the client came.
     /// - Parameters:
     ///   - type: HEADERS, PRIORITY or RST_STREAM.
+    ///   - newestRead: as for `contentCame`.
     ///   - isOpen: whether nghttp2 knows the stream.
     /// - Returns: the code with which the connection ends, if it does.
-    mutating func frameCame(_ type: UInt8, _ stream: Int32, isOpen: () -> Bool) -> UInt32? {
+    mutating func frameCame(
+        _ type: UInt8, _ stream: Int32, newestRead: Int32, isOpen: () -> Bool
+    ) -> UInt32? {
         switch type {
         case 1:
             if isClosed || stream & 1 == 0 { return nil }

@@ -207,6 +207,8 @@ struct UpstreamConnection {
     var keptTrailers = Buffer()
     /// Whether a final head was written in this turn.
     var forwardedHead = false
+    /// The content that a stream's response has declared, in bytes.
+    var declaredBytes: UInt64?
     /// Whether the response was complete when its stream was closed.
     var endsWithStream = false
 

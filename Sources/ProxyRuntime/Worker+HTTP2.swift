@@ -227,6 +227,16 @@ extension Worker {
         noteFrames(connection)
     }
 
+    /// Content that waits though the connection takes frames waits for a window, and whoever has ended its direction opens none.
+    private func breakStreamsWithoutWindow(_ http2: UnsafeMutablePointer<ClientHTTP2>) {
+        http2.pointee.session.forEachStream { stream in
+            guard let owner = stream.pointee.owner?.assumingMemoryBound(to: DownstreamConnection.self),
+                !owner.pointee.outbound.isEmpty
+            else { return }
+            downstreamBroke(owner)
+        }
+    }
+
     // MARK: Frames out
 
     /// The connection's frames are sent at the end of this turn.
@@ -324,6 +334,7 @@ extension Worker {
             metrics.count(flood)
         }
         let nothingWaits = session.pending.pointee.isEmpty && connection.pointee.outbound.isEmpty
+        if nothingWaits, http2.pointee.inputIsOver { breakStreamsWithoutWindow(http2) }
         let isOver = session.isOver || (http2.pointee.inputIsOver && !session.hasOwnedStreams)
         if isOver, nothingWaits {
             endFrames(connection)

@@ -165,6 +165,13 @@ extension Worker {
             // Under `finish` what is here of the request still goes up.
             guard connection.pointee.phase == .exchanging else { return }
         }
+        // A tunnel that opens only now has no client that could end its direction.
+        if connection.pointee.http2?.pointee.inputIsOver ?? false,
+            connection.pointee.exchange?.pointee.machine.isTunnel ?? false, !connection.requestIsHere
+        {
+            downstreamBroke(connection)
+            return
+        }
         if !connection.pointee.inbound.isEmpty, wantsRequest(connection) {
             let content = connection.pointee.inbound.bytes
             connection.pointee.state.insert(.isProcessing)

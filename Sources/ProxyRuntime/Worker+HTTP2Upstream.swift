@@ -219,7 +219,11 @@ extension Worker {
             let hadHead = exchange.pointee.machine.hasAnswered
             if hadHead, event == .head || event == .interim { return }
             // A call that failed at once has all in its head (gRPC's trailers-only).
-            if event == .head { exchange.pointee.grpcStatus = head.storage.pointee.grpcStatus }
+            if event == .head {
+                exchange.pointee.grpcStatus = head.storage.pointee.grpcStatus
+                let isSized = head.storage.pointee.framing == .length
+                connection.pointee.declaredBytes = isSized ? head.storage.pointee.contentLength : nil
+            }
             if relayHead(event, exchange, connection) {
                 connection.pointee.forwardedHead = true
                 if exchange.pointee.machine.isTunnel { openTunnel(exchange, UnsafeBufferPointer(start: nil, count: 0)) }
@@ -237,6 +241,11 @@ extension Worker {
         }
         guard exchange.pointee.machine.responseSide == .relaying else { return }
         _ = exchange.pointee.machine.responseContentReceived(content.count, now: nowMicroseconds)
+        // nghttp2 holds servers to what they declare, but not in answers to CONNECT.
+        if let declared = connection.pointee.declaredBytes, exchange.pointee.machine.responseContentBytes > declared {
+            perform(exchange.pointee.machine.upstreamFailed(.responseRefused), for: exchange)
+            return
+        }
         forwardContent(content, exchange)
     }
 
@@ -248,6 +257,10 @@ extension Worker {
         else { return }
         if exchange.pointee.machine.isTunnel {
             if exchange.pointee.machine.downward == .open { responseInputEnded(connection) }
+            return
+        }
+        if let declared = connection.pointee.declaredBytes, exchange.pointee.machine.responseContentBytes < declared {
+            upstreamBroke(connection)
             return
         }
         writeKeptTrailers(of: connection, exchange)

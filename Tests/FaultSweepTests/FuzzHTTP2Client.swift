@@ -226,9 +226,9 @@ final class FuzzHTTP2Client: FuzzHTTP2Peer {
     // MARK: State
 
     override var isSettled: Bool {
-        // Who has ended its direction opens no window any more: what waits for one, only the proxy's timers end.
-        isOver || inputIsOver || hasEndedSending
-            || ((script.isEmpty || beginsNothing) && openStreams.isEmpty && outbox.isEmpty)
+        isOver || inputIsOver
+            || (openStreams.isEmpty
+                && (hasEndedSending || ((script.isEmpty || beginsNothing) && outbox.isEmpty)))
     }
 
     override var state: String {

@@ -20,6 +20,29 @@ import Testing
         #expect(goAway(open + trailers, piece: piece).isEmpty)
     }
 
+    /// nghttp2 does not know a stream before it has read its head, which may come in parts.
+    @Test func whatComesBehindAHeadThatWasCut() {
+        let head = Frame.headers(post, endsStream: false)
+        for rest in [Frame.make(0, stream: 1, [1]), trailers] {
+            for cut in 1..<head.count {
+                let end = End.server([])
+                end.receive(Array(head.prefix(cut)))
+                end.receive(Array(head.dropFirst(cut)) + rest)
+                #expect(end.codes(ofType: 7).isEmpty, "cut at \(cut)")
+            }
+        }
+    }
+
+    /// Streams that GOAWAY leaves out are not told of by anything else.
+    @Test func whatComesForStreamsThatAreLeftOut() throws {
+        let end = End.server(Frame.headers(post, stream: 1, endsStream: false))
+        end.session.shutDown()
+        end.receive(Frame.headers(post, stream: 3, endsStream: false))
+        _ = end.takeOutput()
+        end.receive(Frame.make(0, stream: 3, [1]) + Frame.headers([("x", "y")], stream: 3))
+        #expect(end.codes(ofType: 7).isEmpty)
+    }
+
     @Test func headersOnStreamsThatTheClientHasReset() {
         let reset = Frame.headers(post, endsStream: false) + Frame.make(3, stream: 1, Frame.number(8))
         #expect(goAway(reset + trailers) == [HTTP2ErrorCode.streamClosed])

@@ -180,6 +180,34 @@ private let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), ("
         }
     }
 
+    /// nghttp2 does not hold servers to the length of what they answer CONNECT with.
+    @Test(arguments: [5, 15])
+    func aRefusalOfConnectThatIsNotAsLongAsDeclaredLooksCut(count: Int) throws {
+        let origin = Origin { wire, _ in
+            try wire.serveHTTP2()
+            while true {
+                let stream = try wire.requestedStream()
+                try wire.send(
+                    Frame.headers([(":status", "404"), ("content-length", "10")], stream: stream, endsStream: false)
+                        + data(stream, [UInt8](repeating: 1, count: count), isLast: true))
+            }
+        }
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log off;
+                upstream origin { server \(origin.address.text); protocol http2; }
+                listener main { bind 127.0.0.1:0; http2 on; connect upstream origin; route / { upstream origin; } }
+                """, origins: [origin])
+        let client = try proxy.connect()
+        try client.send(head("CONNECT a:1 HTTP/1.1", "Host: a:1"))
+        #expect(try client.head().status == 404)
+        #expect(client.drain().bytes.count < 10)
+        let other = try proxy.connect()
+        try other.beginHTTP2()
+        try other.send(Frame.headers([(":method", "CONNECT"), (":authority", "a:1")], endsStream: false))
+        #expect(try other.endOfStream(1).type == 3)
+    }
+
     /// The end of a client's TLS is told by every read from then on: it is taken note of once.
     @Test func aTLSClientThatHasEndedItsDirectionCostsNothing() throws {
         let go = Handoff<Void>()
