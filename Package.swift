@@ -12,8 +12,8 @@ let package = Package(
     name: "headfirst",
     products: [.executable(name: "headfirst", targets: ["headfirst"])],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     ],
     targets: [
         // The command: run, check, explain, demo; exit codes.

@@ -25,6 +25,7 @@ enum HTTP2Callbacks {
             guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
             // nghttp2 would leave the field out and go on.
             HTTP2Callbacks.abandonSection(storage)
+            HTTP2Callbacks.stream(session, frame.pointee.hd.stream_id)?.pointee.state.insert(.isMalformed)
             nghttp2_submit_rst_stream(session, 0, frame.pointee.hd.stream_id, HTTP2ErrorCode.protocolError)
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
         }
@@ -33,8 +34,9 @@ enum HTTP2Callbacks {
             HTTP2Callbacks.frameCame(session, frame, storage)
             return 0
         }
-        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, frame, _, user in
+        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { session, frame, _, user in
             guard let frame, let storage = HTTP2Callbacks.storage(user) else { return 0 }
+            HTTP2Callbacks.stream(session, frame.pointee.hd.stream_id)?.pointee.state.insert(.isMalformed)
             if UInt32(frame.pointee.hd.type) == NGHTTP2_HEADERS.rawValue { HTTP2Callbacks.abandonSection(storage) }
             return 0
         }

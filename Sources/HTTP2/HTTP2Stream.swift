@@ -29,6 +29,8 @@ public struct HTTP2Stream {
         static let isHeld = State(rawValue: 1 << 7)
         /// Somebody waits for its end to be sent.
         static let endIsAwaited = State(rawValue: 1 << 8)
+        /// What came on it breaks the rules: we reset it for that.
+        static let isMalformed = State(rawValue: 1 << 9)
     }
 
     /// Its number.
@@ -60,6 +62,8 @@ public struct HTTP2Stream {
     public var receivingEnded: Bool { state.contains(.receivingEnded) }
     /// Whether nghttp2 knows it no more.
     public var isClosed: Bool { state.contains(.isClosed) }
+    /// Whether what came on it broke the rules.
+    public var isMalformed: Bool { state.contains(.isMalformed) }
     /// Whether the end of our direction was sent.
     public var endIsSent: Bool { state.contains(.endIsSent) }
 }

@@ -132,8 +132,16 @@ extension Head {
         case .expect:
             guard isRequest else { break }
             storage.pointee.facts.insert(.needsRewriting)
-            if !isEqual(value, "100-continue") { throw .expectation }
-            storage.pointee.facts.insert(.expectsContinue)
+            // A list (RFC 9110 section 10.1.1), in which only another member is one that we do not know.
+            var hasOther = false
+            forEachListItem(value) { item in
+                if isEqual(item, "100-continue") {
+                    storage.pointee.facts.insert(.expectsContinue)
+                } else {
+                    hasOther = true
+                }
+            }
+            if hasOther { throw .expectation }
         case .te:
             dropHopByHop(index)
             if isRequest, listContains(value, "trailers") { storage.pointee.facts.insert(.acceptsTrailers) }
@@ -195,12 +203,23 @@ extension Head {
         try finishFraming()
         storage.pointee.framing =
             facts.contains(.transferEncoding) ? .chunked : facts.contains(.contentLength) ? .length : .none
+        if storage.pointee.method == .connect, storage.pointee.framing == .length { dropEmptyContent() }
         // RFC 9110 section 10.1.1: an expectation from HTTP/1.0 is ignored, and there is nothing to wait for
         // without content.
         if facts.contains(.expectsContinue), facts.contains(.isHTTP10) || storage.pointee.framing == .none {
             storage.pointee.facts.remove(.expectsContinue)
         }
         if facts.contains(.nominates) { try dropNominated() }
+    }
+
+    /// A CONNECT that says it has no content says what is so: there is nothing to frame, and nothing to pass on.
+    private func dropEmptyContent() {
+        guard storage.pointee.contentLength == 0 else { return }
+        storage.pointee.framing = .none
+        storage.pointee.facts.insert(.needsRewriting)
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == .contentLength {
+            fields[index].isDropped = true
+        }
     }
 
     /// Judges a response's section when all its lines are there.

@@ -56,6 +56,8 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
     case connectContent
     /// HTTP in clear, where TLS was expected.
     case plainHTTP
+    /// A field section of HTTP/2 that breaks its rules (RFC 9113 section 8.1.1).
+    case section
 
     /// The status for a client whose request has the fault (RFC 9110 section 15, RFC 9112 section 3, RFC 6585).
     public var requestStatus: UInt16 {
@@ -67,7 +69,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .expectation: 417
         case .startLine, .method, .target, .status, .lineEnd, .fieldName, .fieldValue, .folding, .lookalikeName,
             .hostMissing, .hostTwice, .host, .contentLength, .transferEncoding, .framingConflict, .nomination, .chunk,
-            .trailers, .maxForwards, .connectContent, .plainHTTP:
+            .trailers, .maxForwards, .connectContent, .plainHTTP, .section:
             400
         }
     }
@@ -101,6 +103,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .trailers: "the trailer section is malformed"
         case .maxForwards: "Max-Forwards is malformed"
         case .connectContent: "CONNECT has no content"
+        case .section: "the field section is malformed"
         case .plainHTTP: "HTTP in clear was sent to a port that speaks TLS; use https"
         }
     }

@@ -184,7 +184,7 @@ struct MetricsText {
         }
         begin("headfirst_refused_total", .counter, "Requests that were refused, by what is wrong with them.")
         // A status stands in responses.
-        for fault in HeadFault.allCases where fault != .status {
+        for fault in HeadFault.allCases where fault != .status && fault != .section {
             line("headfirst_refused_total", [("reason", Self.snakeCase("\(fault)"))], metrics.sum { $0.value(fault) })
         }
         single(

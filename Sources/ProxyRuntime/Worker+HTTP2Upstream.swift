@@ -243,7 +243,7 @@ extension Worker {
         _ = exchange.pointee.machine.responseContentReceived(content.count, now: nowMicroseconds)
         // nghttp2 holds servers to what they declare, but not in answers to CONNECT.
         if let declared = connection.pointee.declaredBytes, exchange.pointee.machine.responseContentBytes > declared {
-            perform(exchange.pointee.machine.upstreamFailed(.responseRefused), for: exchange)
+            perform(exchange.pointee.machine.upstreamFailed(.responseRefused, fault: .contentLength), for: exchange)
             return
         }
         forwardContent(content, exchange)
@@ -329,8 +329,9 @@ extension Worker {
     func responseStreamClosed(_ stream: HTTP2StreamPointer, _ code: UInt32) {
         guard let connection = stream.pointee.owner?.assumingMemoryBound(to: UpstreamConnection.self) else { return }
         let responseIsThere = stream.pointee.receivingEnded
+        let isMalformed = stream.pointee.isMalformed
         letStreamGo(connection, code)
-        guard connection.pointee.exchange != nil, connection.pointee.phase == .busy else {
+        guard let exchange = connection.pointee.exchange, connection.pointee.phase == .busy else {
             if connection.pointee.phase == .finishing { closeUpstream(connection) }
             return
         }
@@ -343,6 +344,11 @@ extension Worker {
             return
         }
         if code == HTTP2ErrorCode.refusedStream { connection.pointee.sentBytes = 0 }
+        if isMalformed, !exchange.pointee.machine.hasAnswered {
+            pool.release(&connection.pointee.inbound)
+            perform(exchange.pointee.machine.upstreamFailed(.responseRefused, fault: .section), for: exchange)
+            return
+        }
         responseStreamBroke(connection)
     }
 

@@ -137,7 +137,8 @@ import Testing
     @Test(arguments: [
         ("Connection: content-length", HeadFault.nomination), ("Connection: close, Transfer-Encoding", .nomination),
         ("Connection: x\r\nConnection: CONTENT-LENGTH", .nomination), ("Expect: 200-ok", .expectation),
-        ("Expect:", .expectation), ("Expect: 100-continue, x", .expectation), ("Max-Forwards: x", .maxForwards),
+        ("Expect: 100-continue, x", .expectation), ("Expect: 100-continue;q=1", .expectation),
+        ("Max-Forwards: x", .maxForwards),
         ("Max-Forwards:", .maxForwards), ("Max-Forwards: 4294967296", .maxForwards),
         ("Max-Forwards: 1\r\nMax-Forwards: 1", .maxForwards),
     ])

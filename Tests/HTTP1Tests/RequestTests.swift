@@ -231,6 +231,10 @@ import Testing
         #expect(facts("") == [])
         let length = "Content-Length: 1\r\n"
         #expect(facts("Expect: 100-Continue\r\n" + length) == [.expectsContinue, .contentLength])
+        for list in ["100-continue,", ", 100-continue", "100-continue, 100-Continue", "100-continue ,\t"] {
+            #expect(facts("Expect: \(list)\r\n" + length) == [.expectsContinue, .contentLength])
+        }
+        #expect(facts("Expect:\r\n" + length) == [.contentLength])
         #expect(facts("Expect: 100-continue\r\n" + length, version: "1.0") == [.contentLength, .isHTTP10])
         #expect(facts("Expect: 100-continue\r\n") == [])
         #expect(facts("Connection: expect\r\nExpect: 100-continue\r\n" + length) == [.contentLength, .nominates])

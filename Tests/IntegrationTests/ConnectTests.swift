@@ -94,11 +94,20 @@ import Testing
     @Test func withContentItIsNoConnect() throws {
         let origin = Self.echo()
         let proxy = try proxy("allow \(origin.address.text)", origins: [origin])
-        for field in ["Content-Length: 0", "Transfer-Encoding: chunked"] {
+        for field in ["Content-Length: 1", "Transfer-Encoding: chunked"] {
             let response = try proxy.answer(to: Self.connectHead(origin.address.text, field))
             #expect(response.status == 400)
         }
         #expect(origin.connectionCount == 0)
+    }
+
+    @Test func withoutContentItMaySaySo() throws {
+        let origin = Self.echo()
+        let proxy = try proxy("allow \(origin.address.text)", origins: [origin])
+        let client = try proxy.connect()
+        try client.send(Self.connectHead(origin.address.text, "Content-Length: 0") + "hello")
+        #expect(try client.head().status == 200)
+        #expect(try client.exactly(11) == Array("ready hello".utf8))
     }
 
     @Test func withoutTheDirectiveItIs405() throws {

@@ -113,6 +113,25 @@ import Testing
         #expect(answer["Proxy-Status"]?.contains("connection_terminated") ?? false)
     }
 
+    @Test(
+        "A head that breaks the rules is the server's fault, and said so",
+        arguments: [
+            [(":status", "200"), ("Upper", "case")], [(":status", "200"), ("connection", "close")],
+            [("x-no", "status")], [(":status", "200"), (":path", "/")],
+        ])
+    func malformedHead(fields: [(String, String)]) throws {
+        let origin = Origin { wire, _ in
+            try wire.serveHTTP2()
+            while true {
+                let stream = try wire.requestedStream()
+                try wire.send(Frame.headers(fields, stream: stream))
+            }
+        }
+        let answer = try start(origin).answer(to: head("GET / HTTP/1.1", "Host: a"))
+        #expect(answer.status == 502)
+        #expect(answer["Proxy-Status"]?.contains("error=http_protocol_error") ?? false, "\(answer)")
+    }
+
     @Test func aServerThatGoesIsLeft() throws {
         let origin = origin { server, number in
             let (stream, _) = try server.request()

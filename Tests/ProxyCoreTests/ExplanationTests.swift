@@ -285,8 +285,10 @@ private func head(_ lines: String...) -> String { lines.joined(separator: "\r\n"
         let allowing = try configuration("connect allow *.test:443; route / { upstream app; }")
         #expect(try refusal(try explain("CONNECT", "db.test:80", in: allowing)).0 == .connectForbidden)
         #expect(try refusal(try explain("CONNECT", "nonsense", in: allowing)).0 == .requestRefused)
-        let framed = try explain("CONNECT", "db.test:443", "Content-Length: 0", in: allowing)
+        let framed = try explain("CONNECT", "db.test:443", "Content-Length: 1", in: allowing)
         #expect(try refusal(framed) == (.requestRefused, .connectContent))
+        let empty = try explain("CONNECT", "db.test:443", "Content-Length: 0", in: allowing)
+        if case .dialled = empty.outcome {} else { Issue.record("\(empty.outcome)") }
         let dialled = try explain("CONNECT", "db.test:443", in: allowing)
         guard case .dialled = dialled.outcome else {
             Issue.record("\(dialled.outcome)")
