@@ -6,15 +6,31 @@ import CLinux
 public struct Signals: ~Copyable {
     private let descriptor: Int32
 
-    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and for all that it starts later, and ignores SIGPIPE and SIGXFSZ.
-    public init() throws(SystemError) {
-        headfirst_ignore_signals()
+    /// Signals that would end the process, or print a crash report, and that mean nothing here.
+    private static let harmless: [(number: Int32, name: String)] = [
+        (SIGUSR2, "SIGUSR2"), (SIGALRM, "SIGALRM"), (SIGVTALRM, "SIGVTALRM"), (SIGPROF, "SIGPROF"), (SIGIO, "SIGIO"),
+        (SIGPWR, "SIGPWR"), (SIGSTKFLT, "SIGSTKFLT"),
+    ]
+
+    private static var all: sigset_t {
         var set = sigset_t()
         sigemptyset(&set)
-        sigaddset(&set, SIGTERM)
-        sigaddset(&set, SIGINT)
-        sigaddset(&set, SIGHUP)
+        for number in [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1] + harmless.map(\.number) { sigaddset(&set, number) }
+        return set
+    }
+
+    /// Blocks the signals for this thread and for all that it starts later, and ignores SIGPIPE and SIGXFSZ. What comes from
+    /// here on waits until somebody reads it.
+    public static func block() {
+        headfirst_ignore_signals()
+        var set = all
         pthread_sigmask(SIG_BLOCK, &set, nil)
+    }
+
+    /// Blocks the signals, and makes them readable.
+    public init() throws(SystemError) {
+        Self.block()
+        var set = Self.all
         descriptor = signalfd(-1, &set, Int32(SFD_CLOEXEC))
         if descriptor < 0 { throw .last("signalfd") }
     }
@@ -23,10 +39,14 @@ public struct Signals: ~Copyable {
 
     /// What ended a wait.
     public enum Outcome: Sendable {
-        /// SIGTERM or SIGINT came.
+        /// SIGTERM, SIGINT or SIGQUIT came.
         case terminate
         /// SIGHUP came.
         case reload
+        /// SIGUSR1 came.
+        case reopenLogs
+        /// A signal of this name came that means nothing.
+        case meaningless(String)
         /// The other descriptor became readable.
         case woken
         /// The time is over.
@@ -50,7 +70,13 @@ public struct Signals: ~Copyable {
             if polled.0.revents != 0 {
                 var information = signalfd_siginfo()
                 _ = read(descriptor, &information, MemoryLayout<signalfd_siginfo>.size)
-                return information.ssi_signo == UInt32(SIGHUP) ? .reload : .terminate
+                let number = Int32(bitPattern: information.ssi_signo)
+                switch number {
+                case SIGTERM, SIGINT, SIGQUIT: return .terminate
+                case SIGHUP: return .reload
+                case SIGUSR1: return .reopenLogs
+                default: return .meaningless(Self.harmless.first { $0.number == number }?.name ?? "\(number)")
+                }
             }
             return .woken
         }

@@ -152,7 +152,10 @@ final class ControlThread {
             let timeout = next == .max ? nil : Int(next) - Int(min(next, milliseconds))
             switch signals.wait(or: shared.control.wakeUp, timeoutMilliseconds: timeout) {
             case .reload: reloadWasAskedFor()
+            case .reopenLogs: reopenLogs()
             case .terminate: endWasAskedFor()
+            case .meaningless(let name):
+                logger.notice("a signal is ignored", metadata: ["signal": "\(name)"])
             case .timedOut: break
             case .woken: readMessages()
             }
@@ -182,7 +185,7 @@ final class ControlThread {
     /// Removes the paths of Unix sockets.
     func removePaths() { sockets.removePaths() }
 
-    /// SIGTERM or SIGINT: who watches learns it first, then the workers; a second signal ends everything.
+    /// SIGTERM, SIGINT or SIGQUIT: who watches learns it first, then the workers; a second signal ends everything.
     private func endWasAskedFor() {
         switch ending {
         case .none:

@@ -16,7 +16,7 @@ public enum Proxy {
     /// Reads the configuration anew, for a reload.
     public typealias ConfigurationSource = () throws(ConfigurationErrors) -> LoadedConfiguration
 
-    /// Runs a proxy until SIGTERM or SIGINT came and running exchanges have ended, at most `shutdown_grace` later;
+    /// Runs a proxy until SIGTERM, SIGINT or SIGQUIT came and running exchanges have ended, at most `shutdown_grace` later;
     /// a second signal ends it at once.
     /// - Parameters:
     ///   - configuration: what to run.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DemoOrigin
+import EventLoop
 import ProxyConfiguration
 import ProxyRuntime
 
@@ -30,6 +31,8 @@ struct Demo: ParsableCommand {
     }
 
     func run() throws {
+        // The origin's threads leave them to the proxy.
+        Signals.block()
         do {
             let origin = try DemoOrigin()
             defer { origin.stop() }

@@ -24,10 +24,11 @@ struct Headfirst: ParsableCommand {
               headfirst health                    Whether the running one lives, for probes.
 
             SIGNALS:
-              SIGTERM, SIGINT   Stop when running exchanges have ended, at the latest
-                                after shutdown_grace. A second one stops at once.
+              SIGTERM, SIGINT,  Stop when running exchanges have ended, at the latest
+              SIGQUIT           after shutdown_grace. A second one stops at once.
               SIGHUP            Read the configuration again, bring it into force if it
                                 can be used, and open logs again. What runs, runs on.
+              SIGUSR1           Open logs again, for rotation.
 
             EXIT CODES:
               0    All went well, or a signal asked to stop.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventLoop
 import ProxyConfiguration
 import ProxyRuntime
 
@@ -14,6 +15,8 @@ struct Run: ParsableCommand {
     @OptionGroup var configuration: ConfigurationPath
 
     func run() throws {
+        // What is asked for while the configuration is read is done when it is served.
+        Signals.block()
         let loaded = try LoadedConfiguration.load(orExitFrom: configuration.path)
         do throws(StartupError) {
             // The runtime's own log says what it listens on.

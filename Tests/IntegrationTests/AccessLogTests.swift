@@ -320,7 +320,7 @@ import Testing
             let old = "access.log.\(round)"
             names.append(old)
             #expect(rename("\(folder.path)/access.log", "\(folder.path)/\(old)") == 0)
-            proxy.command.signal(SIGHUP)
+            proxy.command.signal(round % 2 == 0 ? SIGHUP : SIGUSR1)
             for _ in 0..<requests {
                 try client.ask()
                 _ = try client.response()

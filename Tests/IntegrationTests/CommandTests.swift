@@ -237,6 +237,67 @@ import Testing
     }
 }
 
+@Suite struct SignalTests {
+    private static let text = "workers 1; access_log off; listener main { bind 127.0.0.1:0; route / { respond 200; } }"
+
+    @Test func whatMeansNothingIsIgnored() throws {
+        let proxy = try Headfirst(configuration: Self.text)
+        let signals = [
+            (SIGUSR2, "SIGUSR2"), (SIGALRM, "SIGALRM"), (SIGVTALRM, "SIGVTALRM"), (SIGPROF, "SIGPROF"),
+            (SIGIO, "SIGIO"), (SIGPWR, "SIGPWR"), (SIGSTKFLT, "SIGSTKFLT"),
+        ]
+        for (number, name) in signals {
+            proxy.command.signal(number)
+            _ = try proxy.errorLog.line(with: "signal is ignored signal=\(name)")
+        }
+        #expect(try proxy.answer(to: head("GET / HTTP/1.1", "Host: a")).status == 200)
+    }
+
+    @Test func logsAreOpenedAgainWithoutAReload() throws {
+        let proxy = try Headfirst(configuration: Self.text)
+        proxy.command.signal(SIGUSR1)
+        _ = try proxy.errorLog.line(with: "logs were opened again")
+        #expect(try proxy.answer(to: head("GET / HTTP/1.1", "Host: a")).status == 200)
+        #expect(!proxy.errorLog.text.contains("configuration is in force"))
+    }
+
+    @Test func quitIsAnOrderlyEnd() throws {
+        let go = Handoff<Void>()
+        let origin = Origin { wire, _ in
+            _ = try wire.request()
+            try go.take()
+            try wire.ok("late")
+        }
+        let proxy = try Headfirst(to: origin)
+        let client = try proxy.connect()
+        try client.ask()
+        usleep(50_000)
+        proxy.terminate(SIGQUIT)
+        _ = try proxy.errorLog.line(with: "running exchanges may end")
+        go.give()
+        #expect(try client.response().text == "late")
+        #expect(try proxy.command.exitCode() == 0)
+    }
+
+    /// What comes while the configuration is read waits until it is served.
+    @Test func signalsThatComeEarlyWait() throws {
+        let folder = Folder()
+        let fifo = "\(folder.path)/p.conf"
+        #expect(mkfifo(fifo, 0o600) == 0)
+        let command = Command(["run", fifo])
+        // The file is open for reading from when somebody can write to it.
+        let writer = open(fifo, O_WRONLY)
+        for number in [SIGUSR1, SIGUSR2, SIGALRM] { command.signal(number) }
+        let bytes = Array(Self.text.utf8)
+        #expect(write(writer, bytes, bytes.count) == bytes.count)
+        close(writer)
+        _ = try command.errors.line(with: "listening=")
+        _ = try command.errors.line(with: "signal is ignored signal=SIGALRM")
+        command.signal(SIGTERM)
+        #expect(try command.exitCode() == 0)
+    }
+}
+
 @Suite struct DemoCommandTests {
     @Test(arguments: [false, true])
     func theDemoShowsItselfAndEnds(tls: Bool) throws {
