@@ -39,7 +39,7 @@ let package = Package(
         .target(
             name: "ProxyCore", dependencies: ["ProxyConfiguration", "HTTPSemantics", "Bytes"], swiftSettings: strict),
         // Text -> validated, immutable model. Pure.
-        .target(name: "ProxyConfiguration", dependencies: ["HTTPSemantics"], swiftSettings: strict),
+        .target(name: "ProxyConfiguration", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
         // Bytes <-> message events, both roles. No I/O.
         .target(name: "HTTP1", dependencies: ["HTTPSemantics", "Bytes"], swiftSettings: strict),
         // Bytes <-> message events of many streams, both roles, by nghttp2. No I/O.

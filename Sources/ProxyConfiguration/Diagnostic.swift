@@ -2,6 +2,8 @@
 // collects them while the file is read; nothing stops at the first. The texts of the files are kept until the end,
 // for the line and the caret under it.
 
+import Bytes
+
 /// One remark about a configuration file.
 public struct Diagnostic: Sendable, Equatable, CustomStringConvertible {
     /// How bad it is.
@@ -48,27 +50,6 @@ struct SourceText {
     let name: String
     let bytes: [UInt8]
 
-    /// The length of the well-formed UTF-8 sequence at `index` (Unicode 3.9, table 3-7); nil if there is none.
-    static func scalarLength(_ bytes: [UInt8], at index: Int) -> Int? {
-        let first = bytes[index]
-        if first < 0x80 { return 1 }
-        let count: Int
-        var second: ClosedRange<UInt8> = 0x80...0xBF
-        switch first {
-        case 0xC2...0xDF: count = 2
-        case 0xE0: (count, second) = (3, 0xA0...0xBF)
-        case 0xED: (count, second) = (3, 0x80...0x9F)
-        case 0xE1...0xEF: count = 3
-        case 0xF0: (count, second) = (4, 0x90...0xBF)
-        case 0xF1...0xF3: count = 4
-        case 0xF4: (count, second) = (4, 0x80...0x8F)
-        default: return nil
-        }
-        guard index + count <= bytes.count, second.contains(bytes[index + 1]) else { return nil }
-        for next in index + 2..<max(index + count, index + 2) where bytes[next] & 0xC0 != 0x80 { return nil }
-        return count
-    }
-
     /// How many characters of a long line are shown on either side of the place.
     private static let windowCharacters = 76
 
@@ -104,7 +85,7 @@ struct SourceText {
 
     /// The next character for printing: what could steer a terminal, and broken UTF-8, is U+FFFD.
     private func scalar(at index: inout Int) -> Unicode.Scalar {
-        guard let count = SourceText.scalarLength(bytes, at: index),
+        guard let count = UTF8Text.scalarLength(bytes, at: index),
             let scalar = String(decoding: bytes[index..<index + count], as: UTF8.self).unicodeScalars.first
         else {
             index += 1

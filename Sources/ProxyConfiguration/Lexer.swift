@@ -5,6 +5,8 @@
 // hold any bytes (but a bare CR, which some editors show as a line end). Elsewhere control bytes and broken UTF-8 are
 // errors. A quoted word ends on its line, so that a forgotten quote spoils one line and not the rest of the file.
 
+import Bytes
+
 /// A word of the file, with its escapes and its environment already replaced.
 struct Word {
     enum Segment {
@@ -127,7 +129,7 @@ struct Lexer {
                 if isLineFeed(at: here.offset + 1) { return }
                 diagnostics.error(at: here, "a carriage return without a line feed")
             }
-            step(SourceText.scalarLength(bytes, at: here.offset) ?? 1)
+            step(UTF8Text.scalarLength(bytes, at: here.offset) ?? 1)
         }
     }
 
@@ -198,7 +200,7 @@ struct Lexer {
         // A `}` at the front of the tail may be one of `${NAME}`.
         let end = rest[tailStart...].firstIndex { $0 == UInt8(ascii: ";") || $0 == UInt8(ascii: "{") } ?? rest.endIndex
         word.append(rest[..<end])
-        while here.offset < end { step(SourceText.scalarLength(bytes, at: here.offset) ?? 1) }
+        while here.offset < end { step(UTF8Text.scalarLength(bytes, at: here.offset) ?? 1) }
     }
 
     private mutating func escape(into word: inout Word) {
@@ -218,9 +220,9 @@ struct Lexer {
     /// One character of a word, or what begins with a `$`. `limit` is where the quoted text ends.
     private mutating func character(_ byte: UInt8, into word: inout Word, limit: Int? = nil) {
         if byte == UInt8(ascii: "$") { return dollar(into: &word, limit: limit ?? bytes.count) }
-        guard let count = SourceText.scalarLength(bytes, at: here.offset) else {
+        guard let count = UTF8Text.scalarLength(bytes, at: here.offset) else {
             fail(&word, at: here, "this is not UTF-8")
-            while let byte = peek, byte >= 0x80, SourceText.scalarLength(bytes, at: here.offset) == nil { step() }
+            while let byte = peek, byte >= 0x80, UTF8Text.scalarLength(bytes, at: here.offset) == nil { step() }
             return
         }
         if byte < 0x20 && byte != UInt8(ascii: "\t") || byte == 0x7F {
@@ -286,7 +288,7 @@ struct Lexer {
             step()
             let textStart = here.offset
             while here.offset < limit, bytes[here.offset] != UInt8(ascii: "}"),
-                bytes[here.offset] >= 0x20, let count = SourceText.scalarLength(bytes, at: here.offset)
+                bytes[here.offset] >= 0x20, let count = UTF8Text.scalarLength(bytes, at: here.offset)
             {
                 step(count)
             }
@@ -312,6 +314,6 @@ struct Lexer {
         guard let end = bytes[here.offset..<limit].firstIndex(where: isEnd), bytes[end] == UInt8(ascii: "}") else {
             return
         }
-        while here.offset <= end { step(SourceText.scalarLength(bytes, at: here.offset) ?? 1) }
+        while here.offset <= end { step(UTF8Text.scalarLength(bytes, at: here.offset) ?? 1) }
     }
 }

@@ -214,6 +214,8 @@ public struct Exchange: Sendable {
     public private(set) var requestContentBytes: UInt64 = 0
     /// Content of the response received from the upstream, in bytes.
     public private(set) var responseContentBytes: UInt64 = 0
+    /// Content of an answer of our own, in bytes.
+    public private(set) var ownContentBytes: UInt32 = 0
     /// When things happened.
     public var phases = ExchangePhases()
 
@@ -669,8 +671,10 @@ public struct Exchange: Sendable {
     }
 
     /// The answer of our own is written.
-    public mutating func localAnswerEnded() -> Actions {
+    /// - Parameter contentBytes: how much content it has.
+    public mutating func localAnswerEnded(contentBytes: Int = 0) -> Actions {
         responseSide = .ended
+        ownContentBytes = UInt32(clamping: contentBytes)
         if closesDownstream { return Actions(.finishAndClose) }
         return Actions(requestSide == .ended ? .finish : .endResponse)
     }

@@ -88,6 +88,16 @@ public enum LocalResponse {
         }
     }
 
+    /// How much content an answer has that was written here: what stands behind the empty line.
+    public static func contentBytes(of answer: UnsafeBufferPointer<UInt8>) -> Int {
+        var index = 3
+        while index < answer.count {
+            if answer[index] == 10, answer[index - 1] == 13, answer[index - 2] == 10 { return answer.count - index - 1 }
+            index += 1
+        }
+        return 0
+    }
+
     /// RFC 9209 section 2: a token or a string.
     private static func writeProxyName(_ name: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter) {
         let isToken = name.allSatisfy { Head.isToken($0) || $0 == UInt8(ascii: ":") }

@@ -175,14 +175,24 @@ struct AccessLogFormatter {
         HTTPDate.write(Int((to - from) % 1_000_000), digits: 6, to: &out)
     }
 
-    /// Quotes, backslashes and control bytes are escaped, so a client can forge neither a line nor a field. Bytes
-    /// that are not ASCII pass in combined, as in other servers; in JSON they become `\u00XX`, since nothing says
-    /// that they are UTF-8.
+    /// Quotes, backslashes and control characters are escaped, so a client can forge neither a line nor a field, and neither
+    /// can it make a terminal do anything. UTF-8 stays as it is; bytes that are none are escaped one by one.
     private func writeEscaped(_ bytes: UnsafeBufferPointer<UInt8>, to out: inout ByteWriter) {
-        for byte in bytes {
+        var index = 0
+        while index < bytes.count {
+            let byte = bytes[index]
             let isPlain = byte >= 0x20 && byte < 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
-            if isPlain || (format == .combined && byte >= 0x80) {
+            if isPlain {
                 out.append(byte)
+                index += 1
+                continue
+            }
+            // Of two bytes, those with 0xC2 in front up to 0x9F are control characters.
+            if byte >= 0x80, let count = UTF8Text.scalarLength(bytes, at: index),
+                byte != 0xC2 || bytes[index + 1] > 0x9F
+            {
+                out.append(UnsafeBufferPointer(rebasing: bytes[index..<(index + count)]))
+                index += count
                 continue
             }
             switch format {
@@ -192,6 +202,7 @@ struct AccessLogFormatter {
             for digit in [byte >> 4, byte & 15] {
                 out.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "A") - 10 + digit)
             }
+            index += 1
         }
     }
 }

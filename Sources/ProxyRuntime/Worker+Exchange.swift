@@ -406,10 +406,16 @@ extension Worker {
         }
         exchange.pointee.machine.localAnswerBegan(status: status, requestContentRemaining: remaining)
         let context = localResponseContext(exchange)
-        writeHead(.whole, to: connection) { body(context, &$0) }
+        var contentBytes = 0
+        writeHead(.whole, to: connection) { out in
+            let start = out.count
+            body(context, &out)
+            contentBytes = LocalResponse.contentBytes(
+                of: UnsafeBufferPointer(start: out.base + start, count: out.count - start))
+        }
         flush(connection)
         exchange.pointee.responseEndIsWritten = true
-        perform(exchange.pointee.machine.localAnswerEnded(), for: exchange)
+        perform(exchange.pointee.machine.localAnswerEnded(contentBytes: contentBytes), for: exchange)
     }
 
     func localResponseContext(_ exchange: ExchangePointer) -> LocalResponseContext {

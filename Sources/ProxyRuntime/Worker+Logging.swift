@@ -41,7 +41,7 @@ extension Worker {
         let record = AccessRecord(
             receivedWallMicroseconds: exchange.pointee.receivedWallMicroseconds, phases: machine.phases,
             endMicroseconds: nowMicroseconds, requestContentBytes: machine.requestContentBytes,
-            responseContentBytes: machine.responseContentBytes,
+            responseContentBytes: machine.responseContentBytes + UInt64(machine.ownContentBytes),
             peer: exchange.pointee.downstream.pointee.peer.withoutTLS,
             requestID: exchange.pointee.requestID, status: machine.status, tries: machine.tries,
             isReused: exchange.pointee.reusedUpstream, version: exchange.pointee.version,

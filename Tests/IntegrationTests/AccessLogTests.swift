@@ -306,6 +306,46 @@ import Testing
         }
     }
 
+    @Test func whatIsAnsweredHereHasItsLength() throws {
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log stdout format=json;
+                listener main { bind 127.0.0.1:0; http2 on; route /here { respond 200 "twelve bytes"; } }
+                """)
+        let found = try proxy.answer(to: head("GET /here HTTP/1.1", "Host: a"))
+        #expect(try proxy.accessLog.lines(1)[0].contains("\"response_bytes\":\(found.content.count)"))
+        #expect(found.content.count == 12)
+        let missing = try proxy.answer(to: head("GET /nowhere HTTP/1.1", "Host: a"))
+        #expect(try proxy.accessLog.lines(2)[1].contains("\"response_bytes\":\(missing.content.count)"))
+        _ = try proxy.answer(to: head("HEAD /here HTTP/1.1", "Host: a"), toHEAD: true)
+        #expect(try proxy.accessLog.lines(3)[2].contains("\"response_bytes\":0"))
+        let stream = try proxy.connectHTTP2()
+        try stream.ask(head("GET /here HTTP/1.1", "Host: a"))
+        #expect(try stream.content(of: 1) == "twelve bytes")
+        #expect(try proxy.accessLog.lines(4)[3].contains("\"response_bytes\":12"))
+    }
+
+    @Test(
+        "UTF-8 stays as it is, and nothing else that is not ASCII",
+        arguments: [("combined", "\\x"), ("json", "\\u00")])
+    func otherBytes(format: String, escape: String) throws {
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log stdout format=\(format);
+                listener main { bind 127.0.0.1:0; route / { respond 200; } }
+                """)
+        let client = try proxy.connect()
+        let agent: [UInt8] = Array("größe € 🎉 ".utf8) + [0xFF, 0xC3, 0x28, 0xC2, 0x9B, 0xE2, 0x82]
+        try client.send(
+            Array("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: ".utf8) + agent + Array("\r\n\r\n".utf8))
+        #expect(try client.response().status == 200)
+        let line = try proxy.accessLog.lines(1)[0]
+        let escaped =
+            ["FF", "C3"].map { escape + $0 }.joined() + "("
+            + ["C2", "9B", "E2", "82"].map { escape + $0 }.joined()
+        #expect(line.contains("größe € 🎉 " + escaped + "\""), "\(line)")
+    }
+
     @Test func rotatingLosesNoRecord() throws {
         let folder = Folder()
         let proxy = try Headfirst(
