@@ -201,9 +201,14 @@ extension Head {
         let facts = storage.pointee.facts
         if !facts.contains(.host), !facts.contains(.isHTTP10) { throw .hostMissing }
         try finishFraming()
-        storage.pointee.framing =
-            facts.contains(.transferEncoding) ? .chunked : facts.contains(.contentLength) ? .length : .none
-        if storage.pointee.method == .connect, storage.pointee.framing == .length { dropEmptyContent() }
+        if facts.contains(.transferEncoding) {
+            storage.pointee.framing = .chunked
+        } else if facts.contains(.contentLength) {
+            storage.pointee.framing = .length
+            if storage.pointee.method == .connect { dropEmptyContent() }
+        } else {
+            storage.pointee.framing = .none
+        }
         // RFC 9110 section 10.1.1: an expectation from HTTP/1.0 is ignored, and there is nothing to wait for
         // without content.
         if facts.contains(.expectsContinue), facts.contains(.isHTTP10) || storage.pointee.framing == .none {
@@ -213,6 +218,7 @@ extension Head {
     }
 
     /// A CONNECT that says it has no content says what is so: there is nothing to frame, and nothing to pass on.
+    @inline(never)
     private func dropEmptyContent() {
         guard storage.pointee.contentLength == 0 else { return }
         storage.pointee.framing = .none
@@ -244,6 +250,7 @@ extension Head {
         if facts.contains(.nominates) { try dropNominated() }
     }
 
+    @inline(__always)
     private func finishFraming() throws(HeadFault) {
         let facts = storage.pointee.facts
         guard facts.contains(.transferEncoding) else { return }

@@ -319,6 +319,7 @@ final class Worker {
         }
     }
 
+    @inline(never)
     func runAgenda() {
         // What runs may add to it.
         var index = 0
