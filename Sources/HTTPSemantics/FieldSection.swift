@@ -393,6 +393,28 @@ extension Head {
         return found
     }
 
+    // MARK: Via
+
+    /// How often a name stands in Via as the one who received the message (RFC 9110 section 7.6.3). A comment with commas in it
+    /// may hide a name, and no more.
+    /// - Parameter name: compared without regard to case.
+    public func viaCount(of name: UnsafeBufferPointer<UInt8>) -> Int {
+        var count = 0
+        for index in 0..<storage.pointee.fieldCount where fields[index].field == .via {
+            forEachListItem(fields[index].value) { item in
+                let text = bytes(item)
+                // The protocol comes first, behind it the name, behind that there may be a comment.
+                guard let space = text.firstIndex(where: { $0 == 0x20 || $0 == 0x09 }) else { return }
+                let rest = text[space...].drop { $0 == 0x20 || $0 == 0x09 }
+                let received = rest.prefix { $0 != 0x20 && $0 != 0x09 }
+                guard received.count == name.count else { return }
+                let isSame = zip(received, name).allSatisfy { Head.lowercase($0) == Head.lowercase($1) }
+                if isSame { count += 1 }
+            }
+        }
+        return count
+    }
+
     // MARK: Upgrade
 
     /// What Upgrade asks for, if Connection names it (RFC 9110 section 7.8) and the request is HTTP/1.1.

@@ -54,6 +54,7 @@ public enum ReasonPhrase {
         case 503: "Service Unavailable"
         case 504: "Gateway Timeout"
         case 505: "HTTP Version Not Supported"
+        case 508: "Loop Detected"
         case 507: "Insufficient Storage"
         default: "Other"
         }

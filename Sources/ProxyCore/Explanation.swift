@@ -193,13 +193,13 @@ private enum Decision {
 
     init(
         _ head: Head, fault: HeadFault?, _ machine: Exchange, _ route: UnsafePointer<CompiledRoute>?,
-        _ snapshot: Snapshot
+        _ listener: CompiledListener, _ snapshot: Snapshot
     ) {
         let storage = head.storage
         if let fault {
             self = .refuse(.requestRefused, fault)
         } else if storage.pointee.method == .connect {
-            self = Decision(connect: head, route, snapshot)
+            self = Decision(connect: head, route, listener, snapshot)
         } else if route == nil {
             self = .refuse(.noRoute, .startLine)
         } else if storage.pointee.framing == .length, machine.exceedsContentMax(storage.pointee.contentLength) {
@@ -208,7 +208,7 @@ private enum Decision {
             self = .answerAsFinalRecipient
         } else {
             switch route?.pointee.action {
-            case .upstream: self = .forward
+            case .upstream: self = listener.isLoop(head) ? .refuse(.loopDetected, .startLine) : .forward
             case .respond(let status, let text): self = .respond(status, text)
             case .redirect(let status, let location): self = .redirect(status, location)
             case .dial, nil: preconditionFailure("only CONNECT dials")
@@ -216,14 +216,16 @@ private enum Decision {
         }
     }
 
-    private init(connect head: Head, _ route: UnsafePointer<CompiledRoute>?, _ snapshot: Snapshot) {
+    private init(
+        connect head: Head, _ route: UnsafePointer<CompiledRoute>?, _ listener: CompiledListener, _ snapshot: Snapshot
+    ) {
         guard head.storage.pointee.framing == .none else {
             // With framing fields it is no CONNECT at all (RFC 9110 section 9.3.6).
             self = .refuse(.requestRefused, .connectContent)
             return
         }
         switch route?.pointee.action {
-        case .upstream: self = .forward
+        case .upstream: self = listener.isLoop(head) ? .refuse(.loopDetected, .startLine) : .forward
         case .dial(let rules):
             let destination = ConnectDestination(head.bytes(head.storage.pointee.authority))
             let verdict = destination.map { snapshot.connectRules[rules].judge($0) } ?? .denied
@@ -273,7 +275,7 @@ private struct Walk {
         hasUpgrade = fault == nil && storage.pointee.facts.contains(.mayOpenTunnel) && !isConnectRoute
         requestedUpgrade = hasUpgrade ? head.requestedUpgrade : .none
         hasRequestID = storage.pointee.facts.contains(.requestID)
-        let decision = Decision(head, fault: fault, machine, route, snapshot)
+        let decision = Decision(head, fault: fault, machine, route, listener, snapshot)
         let writing = Writing(
             head: head, listener: listener, route: route, peer: peer, snapshot: snapshot,
             date: UnsafeBufferPointer(start: dateText.utf8Start, count: dateText.utf8CodeUnitCount))

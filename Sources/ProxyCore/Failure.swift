@@ -93,6 +93,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
     case outOfResources
     /// The process ends before the exchange does.
     case shutDown
+    /// The request has come by here many times: it goes round in a loop.
+    case loopDetected
 
     /// Whose side it was.
     public var side: FailureSide {
@@ -105,7 +107,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim, .unexpectedSwitch,
             .switchIgnored, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut:
             .upstream
-        case .queueFull, .queueTimedOut, .outOfResources, .shutDown:
+        case .queueFull, .queueTimedOut, .outOfResources, .shutDown, .loopDetected:
             .proxy
         }
     }
@@ -131,6 +133,8 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             .tunnelTimedOut:
             504
         case .queueFull, .queueTimedOut, .outOfResources, .shutDown: 503
+        // RFC 5842 section 7.2.
+        case .loopDetected: 508
         }
     }
 
@@ -163,6 +167,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .unexpectedSwitch, .switchIgnored: "http_upgrade_failed"
         case .queueFull, .queueTimedOut, .outOfResources: "connection_limit_reached"
         case .shutDown: "destination_unavailable"
+        case .loopDetected: "proxy_loop_detected"
         }
     }
 
@@ -203,6 +208,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .queueTimedOut: "no upstream server became free in time"
         case .outOfResources: "there is no descriptor or no memory left for it"
         case .shutDown: "the proxy is shutting down"
+        case .loopDetected: "the request has come by here many times"
         }
     }
 
@@ -244,6 +250,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
         case .queueTimedOut: "queue_timeout"
         case .outOfResources: "out_of_resources"
         case .shutDown: "shut_down"
+        case .loopDetected: "loop"
         }
     }
 
@@ -259,7 +266,7 @@ public enum Failure: UInt8, Error, Sendable, CaseIterable {
             .closedWithinHead, .responseHeadTimedOut, .responseRefused, .responseHeadTooLong, .tooManyInterim,
             .unexpectedSwitch, .switchIgnored, .responseTruncated, .responseIdleTimedOut, .tunnelReset, .tunnelTimedOut,
             .queueFull,
-            .queueTimedOut, .outOfResources, .shutDown:
+            .queueTimedOut, .outOfResources, .shutDown, .loopDetected:
             false
         }
     }

@@ -57,6 +57,15 @@ public struct CompiledListener {
     public let allowsHTTP2InClear: Bool
     /// What we add to Via behind the version; nothing if it is off.
     public let via: UnsafeBufferPointer<UInt8>
+    /// How often a request may have come by here.
+    private static let roundsMax = 10
+
+    /// Whether a request has come by here so often that it goes round in a loop. Without `via` nobody can tell.
+    @inline(never)
+    public func isLoop(_ head: Head) -> Bool {
+        !via.isEmpty && head.viaCount(of: UnsafeBufferPointer(rebasing: via.dropFirst())) >= Self.roundsMax
+    }
+
     /// How errors are written where no route was found.
     public let errorFormat: ErrorFormat
     /// Rules for requests that no route was found for.

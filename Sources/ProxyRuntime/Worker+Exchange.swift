@@ -80,6 +80,10 @@ extension Worker {
     }
 
     private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
+        if head.storage.pointee.facts.contains(.via), exchange.pointee.listener.pointee.isLoop(head) {
+            perform(exchange.pointee.machine.refused(.loopDetected), for: exchange)
+            return
+        }
         exchange.pointee.upstreamState = exchange.pointee.snapshot.pointee.upstreams[index]
         exchange.pointee.machine.upstreamSought()
         seek(exchange)

@@ -179,7 +179,7 @@ import Testing
             Case(target: "/up", fields: [host, host]), Case(target: "/up", fields: [host, "Expect: x"]),
             Case(target: "/" + String(repeating: "x", count: 300), fields: [host]),
             Case(method: "CONNECT", target: "a.test:80", fields: ["Host: a.test:80"]),
-            Case(method: "CONNECT", target: "a.test:443", fields: ["Host: a.test:443", "Content-Length: 0"]),
+            Case(method: "CONNECT", target: "a.test:443", fields: ["Host: a.test:443", "Content-Length: 1"]),
             Case(method: "TRACE", target: "/up", fields: [host, "Max-Forwards: 0", "Cookie: secret"]),
             Case(method: "OPTIONS", target: "/up", fields: [host, "Max-Forwards: 0"]),
             Case(method: "OPTIONS", target: "*", fields: [host]),

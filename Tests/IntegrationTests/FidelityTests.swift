@@ -170,4 +170,35 @@ import Testing
         try client.send(bytes)
         #expect(try client.response().content == bytes)
     }
+
+    @Test func aRequestThatComesBackIsALoop() throws {
+        let origin = Origin.serving()
+        let proxy = try Headfirst(to: origin)
+        func answer(_ via: String...) throws -> Message {
+            let lines = via.map { "Via: \($0)\r\n" }.joined()
+            return try proxy.answer(to: "GET / HTTP/1.1\r\nHost: a\r\n\(lines)\r\n")
+        }
+        func times(_ count: Int, _ entry: String = "1.1 headfirst") -> String {
+            Array(repeating: entry, count: count).joined(separator: ", ")
+        }
+        #expect(try answer(times(9)).status == 200)
+        #expect(try answer(times(20, "1.1 headfirst-2"), times(20, "1.1 other")).status == 200)
+        let loop = try answer(times(5), times(5, "HTTP/2.0  HeadFirst (a comment)"))
+        #expect(loop.status == 508)
+        #expect(loop["Proxy-Status"]?.contains("error=proxy_loop_detected") ?? false)
+        _ = try proxy.errorLog.line(with: "the request has come by here many times")
+    }
+
+    /// The real thing: an upstream that is the proxy itself.
+    @Test func aLoopEndsByItself() throws {
+        let folder = Folder()
+        let path = "\(folder.path)/self.sock"
+        let proxy = try Headfirst(
+            configuration: """
+                workers 1; access_log off;
+                upstream itself { server unix:\(path); }
+                listener main { bind 127.0.0.1:0; bind unix:\(path); route / { upstream itself; } }
+                """, folder: folder)
+        #expect(try proxy.answer(to: head("GET / HTTP/1.1", "Host: a")).status == 508)
+    }
 }

@@ -277,6 +277,12 @@ private func head(_ lines: String...) -> String { lines.joined(separator: "\r\n"
         }
     }
 
+    @Test func aLoop() throws {
+        let configuration = try configuration("route / { upstream app; }")
+        let via = "Via: " + Array(repeating: "1.1 headfirst", count: 10).joined(separator: ", ")
+        #expect(try refusal(try explain("GET", "/", via, in: configuration)) == (.loopDetected, .startLine))
+    }
+
     // MARK: CONNECT
 
     @Test func connect() throws {
