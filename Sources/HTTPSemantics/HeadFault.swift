@@ -58,6 +58,8 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
     case plainHTTP
     /// A field section of HTTP/2 that breaks its rules (RFC 9113 section 8.1.1).
     case section
+    /// What a balancer says of its client before anything else (PROXY protocol) is malformed, or missing.
+    case proxyHeader
 
     /// The status for a client whose request has the fault (RFC 9110 section 15, RFC 9112 section 3, RFC 6585).
     public var requestStatus: UInt16 {
@@ -69,7 +71,8 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .expectation: 417
         case .startLine, .method, .target, .status, .lineEnd, .fieldName, .fieldValue, .folding, .lookalikeName,
             .hostMissing, .hostTwice, .host, .contentLength, .transferEncoding, .framingConflict, .nomination, .chunk,
-            .trailers, .maxForwards, .connectContent, .plainHTTP, .section:
+            .trailers, .maxForwards, .connectContent, .plainHTTP, .section,
+            .proxyHeader:
             400
         }
     }
@@ -103,6 +106,7 @@ public enum HeadFault: UInt8, Error, Sendable, CaseIterable {
         case .trailers: "the trailer section is malformed"
         case .maxForwards: "Max-Forwards is malformed"
         case .connectContent: "CONNECT has no content"
+        case .proxyHeader: "the PROXY header is malformed or missing"
         case .section: "the field section is malformed"
         case .plainHTTP: "HTTP in clear was sent to a port that speaks TLS; use https"
         }

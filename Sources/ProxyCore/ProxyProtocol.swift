@@ -59,9 +59,10 @@ public enum ProxyProtocol {
         let words = String(decoding: bytes[lineStart.count..<(end - 1)], as: UTF8.self)
             .split(separator: " ", omittingEmptySubsequences: false)
         if words.first == "UNKNOWN" { return .header(byteCount: end + 1, source: nil) }
-        guard words.count == 5, let source = IPAddress(words[1]), let target = IPAddress(words[2]),
-            let port = self.port(words[3]), self.port(words[4]) != nil, source.isIPv4 == target.isIPv4,
-            words[0] == (source.isIPv4 ? "TCP4" : "TCP6")
+        // A balancer that listens for both families on one socket has clients of IPv4 whose addresses are mapped ones, or says
+        // TCP6 of them: who is meant can be read all the same.
+        guard words.count == 5, words[0] == "TCP4" || words[0] == "TCP6", let source = IPAddress(words[1]),
+            IPAddress(words[2]) != nil, let port = self.port(words[3]), self.port(words[4]) != nil
         else { return .invalid }
         return .header(byteCount: end + 1, source: Source(address: source, port: port))
     }

@@ -300,9 +300,12 @@ final class ControlThread {
     }
 
     private func log(_ event: PeerEvent) {
-        var metadata: Logger.Metadata = [
-            "reason": "\(event.failure.logName)", "status": "\(event.status)", "tries": "\(event.tries)",
-        ]
+        var metadata: Logger.Metadata = ["reason": "\(event.failure.logName)"]
+        // Without an exchange there is nothing to answer.
+        if event.status != 0 {
+            metadata["status"] = "\(event.status)"
+            metadata["tries"] = "\(event.tries)"
+        }
         if let server = event.server { metadata["server"] = "\(server.identity.description)" }
         if let detail = event.detail { metadata["detail"] = "\(detail)" }
         if let target = event.target { metadata["target"] = "\(target)" }

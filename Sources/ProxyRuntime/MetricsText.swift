@@ -183,8 +183,8 @@ struct MetricsText {
                 "headfirst_failures_total", [("reason", "\(failure.logName)")], metrics.sum { $0.value(failure) })
         }
         begin("headfirst_refused_total", .counter, "Requests that were refused, by what is wrong with them.")
-        // A status stands in responses.
-        for fault in HeadFault.allCases where fault != .status && fault != .section {
+        // These are no faults of requests.
+        for fault in HeadFault.allCases where ![.status, .section, .proxyHeader].contains(fault) {
             line("headfirst_refused_total", [("reason", Self.snakeCase("\(fault)"))], metrics.sum { $0.value(fault) })
         }
         single(

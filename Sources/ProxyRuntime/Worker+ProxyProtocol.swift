@@ -32,6 +32,11 @@ extension Worker {
                 return true
             case .invalid:
                 metrics.count(.proxyHeadersRefused)
+                let address = connection.pointee.peer.isUnix ? "unix:" : "\(connection.pointee.peer.address)"
+                report(
+                    PeerEvent(
+                        failure: .requestRefused, fault: .proxyHeader, server: nil, target: nil,
+                        detail: "the connection from \(address) is closed", status: 0, tries: 0))
                 closeDownstream(connection)
                 return false
             }

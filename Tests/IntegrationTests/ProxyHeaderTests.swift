@@ -77,6 +77,8 @@ import Testing
         #expect(bytes.isEmpty)
         #expect(end == .reset || end == .ended)
         #expect(try proxy.metric("headfirst_proxy_header_refused_total", becomes: 1))
+        let line = try proxy.errorLog.line(with: "the PROXY header is malformed or missing")
+        #expect(line.contains("the connection from 127.0.0.1 is closed") && !line.contains("status="))
         // Half a header ends with its sender, or with its time.
         let half = try proxy.connect()
         try half.send("PROXY TCP4 192.0.2.77")
@@ -87,6 +89,15 @@ import Testing
         try slow.send("PROXY TCP4 192.0.2.77")
         #expect([.reset, .ended].contains(slow.end() ?? .late))
         #expect((250..<2000).contains(Now.milliseconds - begin))
+    }
+
+    /// HAProxy with `bind :::80 v4v6` and `send-proxy` says TCP6 of clients of IPv4, too.
+    @Test(arguments: ["TCP6 ::ffff:192.0.2.77 ::ffff:192.0.2.1", "TCP6 192.0.2.77 2001:db8::1"])
+    func aMappedAddressIsOneOfIPv4(ends: String) throws {
+        let client = try start(echo()).connect()
+        try client.send("PROXY \(ends) 1234 80\r\n")
+        try client.ask()
+        #expect(try client.response().text == "192.0.2.77")
     }
 
     @Test func aReloadChangesItForNewConnections() throws {

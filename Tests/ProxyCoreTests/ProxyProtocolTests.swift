@@ -31,6 +31,9 @@ import Testing
         (Array("PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n".utf8), source("192.0.2.1", 56324)),
         (Array("PROXY TCP6 2001:db8::1 ::2 56324 443\r\n".utf8), source("2001:db8::1", 56324)),
         (Array("PROXY TCP4 255.255.255.255 0.0.0.0 0 65535\r\n".utf8), source("255.255.255.255", 0)),
+        (Array("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.2 5 443\r\n".utf8), source("192.0.2.1", 5)),
+        (Array("PROXY TCP6 192.0.2.1 198.51.100.2 56324 443\r\n".utf8), source("192.0.2.1", 56324)),
+        (Array("PROXY TCP4 192.0.2.1 ::1 56324 443\r\n".utf8), source("192.0.2.1", 56324)),
         (Array("PROXY UNKNOWN\r\n".utf8), nil), (Array("PROXY UNKNOWN ffff::1 whatever 1\r\n".utf8), nil),
         (binary(0x21, 0x11, ipv4), source("192.0.2.1", 56324)),
         (binary(0x21, 0x11, ipv4 + [3, 0, 4, 1, 2, 3, 4]), source("192.0.2.1", 56324)),
@@ -51,8 +54,8 @@ import Testing
 
     @Test(arguments: [
         "GET / HTTP/1.1\r\n", "PROXYTCP4 ", "proxy TCP4 192.0.2.1 198.51.100.2 1 2\r\n", "PROXY \r\n",
-        "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\n", "PROXY TCP6 192.0.2.1 198.51.100.2 56324 443\r\n",
-        "PROXY TCP4 192.0.2.1 ::1 56324 443\r\n", "PROXY TCP4 192.0.2.1  198.51.100.2 56324 443\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\n", "PROXY TCP6 nobody 198.51.100.2 56324 443\r\n",
+        "PROXY TCP4 192.0.2.1 nobody 56324 443\r\n", "PROXY TCP4 192.0.2.1  198.51.100.2 56324 443\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 056324 443\r\n", "PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 56324\r\n", "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443 x\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.2 +6324 443\r\n", "PROXY UDP4 192.0.2.1 198.51.100.2 1 2\r\n",
