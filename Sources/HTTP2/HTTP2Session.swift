@@ -205,12 +205,13 @@ public struct HTTP2Session {
         storage.pointee.isFailed || storage.pointee.goAwayIsReceived
             || nghttp2_session_check_request_allowed(storage.pointee.session) == 0
     }
+    private static let requestsOfConnectionMax: UInt32 = 1000
     /// How many requests the server takes at once; what it said last, or 100 before it said anything. At most 1,000, however
     /// many it would take.
     public var requestsMax: Int {
         let streamsMax = nghttp2_session_get_remote_settings(
             storage.pointee.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-        return Int(min(streamsMax, 1000))
+        return Int(min(streamsMax, Self.requestsOfConnectionMax))
     }
 
     /// Whose connection it is: notices name it.
@@ -565,9 +566,9 @@ public struct HTTP2Session {
         sendContent(UnsafeBufferPointer(start: nil, count: 0), isLast: true, on: stream)
     }
 
-    /// Whether our direction's end was given and not sent yet: no window, or no room. That it was sent is told by a notice
-    /// (`drained`).
-    public func awaitsEnd(of stream: HTTP2StreamPointer) -> Bool {
+    /// Asks to be told when our direction's end is sent, which may have to wait for a window, or for room.
+    /// - Returns: whether it will be told, by a notice (`drained`); false if the end was not given, or is sent.
+    public func willTellEnd(of stream: HTTP2StreamPointer) -> Bool {
         let state = stream.pointee.state
         guard state.contains(.sendingEnded), state.isDisjoint(with: [.endIsSent, .isClosed]) else { return false }
         stream.pointee.state.insert(.endIsAwaited)

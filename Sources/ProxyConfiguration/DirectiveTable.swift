@@ -103,9 +103,9 @@ extension Directive {
         .setting(
             "keepalive", [.upstream], "off|COUNT [idle=DURATION|off] [requests=N] [age=DURATION]",
             default: "1024 idle=30s requests=0 age=0", options: ["idle", "requests", "age"],
-            "Idle connections kept to each server by the whole process; how long one may idle, how many requests it may "
-                + "serve, how old it may be when it is taken. 0 for `requests` and `age` is no bound. A server in HTTP/2 "
-                + "gets no more connections than this: where none has a stream left, requests wait for `queue_timeout`.",
+            "Idle connections kept to each server by the whole process (more stay for a second, so that a load in waves finds "
+                + "them); how long one may idle, how many requests it may serve, how old it may be when it is taken. 0 for "
+                + "`requests` and `age` is no bound. A server in HTTP/2 gets no more connections than this: where none has a stream left, requests wait for `queue_timeout`.",
             read: readKeepalive),
         .choice(
             "protocol", [.upstream], default: UpstreamProtocol.http1, \.upstream.protocolVersion,

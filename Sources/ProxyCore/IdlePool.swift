@@ -38,6 +38,8 @@ public struct IdlePool {
 
     /// The connection that has been idle longest, without taking it.
     public var oldestOwner: SlabToken? { oldest?.pointee.owner }
+    /// Since when; milliseconds, `.max` if there is none.
+    public var oldestIdleSinceMilliseconds: UInt64 { oldest?.pointee.idleSinceMilliseconds ?? .max }
 
     /// Puts a connection in.
     public mutating func push(_ link: UnsafeMutablePointer<IdleLink>, nowMilliseconds: UInt64) {

@@ -172,6 +172,8 @@ struct ServerState {
     var addresses: Addresses
     var nextAddress = 0
     var idle = IdlePool()
+    /// How many may stay idle, by the upstream that gave one back last.
+    var idleConnectionsMax = Int.max
     /// Whether it is spoken to in HTTP/2.
     let speaksHTTP2: Bool
     /// Its connections in HTTP/2 that take new exchanges, or will when they are made.

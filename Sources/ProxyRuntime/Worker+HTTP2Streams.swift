@@ -324,7 +324,7 @@ extension Worker {
         }
         credit(connection)
         // The end may have to wait though nothing else does: for a window, or for more urgent streams.
-        guard connection.pointee.outbound.isEmpty, !http2.pointee.session.awaitsEnd(of: stream) else {
+        guard connection.pointee.outbound.isEmpty, !http2.pointee.session.willTellEnd(of: stream) else {
             updateTimer(connection)
             return
         }

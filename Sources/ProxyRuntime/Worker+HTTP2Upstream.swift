@@ -419,7 +419,7 @@ extension Worker {
             closeUpstream(connection)
             return
         }
-        if connection.pointee.outbound.isEmpty, !session.awaitsEnd(of: stream) {
+        if connection.pointee.outbound.isEmpty, !session.willTellEnd(of: stream) {
             closeUpstream(connection)
         } else {
             connection.pointee.phase = .finishing

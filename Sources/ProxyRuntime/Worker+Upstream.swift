@@ -630,12 +630,29 @@ extension Worker {
         metrics.count(.idlePushed)
         let deadline = nowMilliseconds &+ min(state.pointee.idleMillisecondsMax, peerIdleMilliseconds &- 1000)
         wheel.set(connection.timer, deadlineMilliseconds: deadline)
-        if server.pointee.idle.count > state.pointee.idleConnectionsMax,
-            let oldest = server.pointee.idle.oldestOwner, let superfluous = upstreams.find(oldest)
-        {
-            closeUpstream(superfluous)
+        if server.pointee.idle.count > state.pointee.idleConnectionsMax {
+            server.pointee.idleConnectionsMax = state.pointee.idleConnectionsMax
+            closeSurplus(of: server)
         }
         leaveServer(exchange)
+    }
+
+    /// How long a connection is idle before it is surplus: a load that comes in waves would make and close them all the time.
+    private static var surplusIdleMilliseconds: UInt64 { 1_000 }
+
+    /// Closes connections that are more than may stay idle, as soon as they have been idle for a while.
+    @inline(never)
+    private func closeSurplus(of server: UnsafeMutablePointer<ServerState>) {
+        while server.pointee.idle.count > server.pointee.idleConnectionsMax,
+            let oldest = server.pointee.idle.oldestOwner, let connection = upstreams.find(oldest)
+        {
+            let deadline = server.pointee.idle.oldestIdleSinceMilliseconds + Self.surplusIdleMilliseconds
+            guard deadline <= nowMilliseconds else {
+                wheel.set(connection.timer, deadlineMilliseconds: deadline)
+                return
+            }
+            closeUpstream(connection)
+        }
     }
 
     /// Whether bytes wait that nobody asked for. They would be the next request's answer: readiness is told at the
@@ -727,7 +744,11 @@ extension Worker {
         case .connecting, .handshaking:
             connectingFailed(connection, .connectTimedOut)
         case .multiplexing: framesTimerExpired(connection)
-        case .idle, .finishing: closeUpstream(connection)
+        case .idle:
+            closeUpstream(connection)
+            // The next may be surplus, too.
+            if let server = connection.pointee.server { closeSurplus(of: server) }
+        case .finishing: closeUpstream(connection)
         case .busy:
             guard let exchange = connection.pointee.exchange else { return }
             if exchange.pointee.machine.isTunnel {

@@ -93,7 +93,7 @@ import Testing
         end.send([UInt8](repeating: 1, count: 100_000), on: one)
         end.session.sendEnd(on: three)
         _ = end.takeOutput()
-        #expect(end.session.awaitsEnd(of: three))
+        #expect(end.session.willTellEnd(of: three))
         end.receive(Frame.make(8, Frame.number(1 << 20)))
         end.session.produce()
         var notices: [Int32] = []
@@ -101,6 +101,6 @@ import Testing
             if case .drained(let stream) = notice { notices.append(stream.pointee.id) }
         }
         #expect(notices.contains(3))
-        #expect(!end.session.awaitsEnd(of: three))
+        #expect(!end.session.willTellEnd(of: three))
     }
 }

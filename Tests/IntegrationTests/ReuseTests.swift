@@ -1,5 +1,6 @@
 // Rule 10: which upstream connection takes a request, and what is sent twice.
 
+import Glibc
 import Testing
 
 @Suite struct ReuseTests {
@@ -125,8 +126,24 @@ import Testing
         for _ in clients { try came.take() }
         for _ in clients { go.give() }
         for client in clients { #expect(try client.response().status == 200) }
-        for _ in 0..<3 { try ended.take(milliseconds: 1000) }
+        // A load in waves finds them again for a second.
+        #expect(throws: Late.self) { try ended.take(milliseconds: 500) }
+        for _ in 0..<3 { try ended.take(milliseconds: 2000) }
         #expect(throws: Late.self) { try ended.take(milliseconds: 100) }
+    }
+
+    @Test func aPoolSmallerThanTheLoadDoesNotFlap() throws {
+        let origin = Origin.serving { wire, _ in
+            usleep(30_000)
+            try wire.ok()
+        }
+        let proxy = try Headfirst(to: origin, upstream: "keepalive 2;")
+        let clients = try (0..<10).map { _ in try proxy.connect() }
+        for _ in 0..<6 {
+            for client in clients { try client.ask() }
+            for client in clients { #expect(try client.response().status == 200) }
+        }
+        #expect(origin.connectionCount == 10)
     }
 
     @Test func bytesOnAnIdleConnectionCloseIt() throws {
