@@ -215,8 +215,8 @@ final class FuzzLedger {
         }
         // The other try may have met a server that went before it saw it.
         if exchange.attempts.allSatisfy(\.isRefused) {
-            // Trailers are not kept for another try.
-            if plan.trailerBytes > 0 { return true }
+            // Trailers are not kept for another try, nor is more content than this (rule 10).
+            if plan.trailerBytes > 0 || plan.bytes > 64 << 10 { return true }
             let others = serverLinks.filter { link in !exchange.attempts.contains { $0.link === link.link } }
             if exchange.attempts.count > 1
                 || others.contains(where: { $0.isHTTP2 && ($0.link.hasEnded || $0.link.hasFaulted) })

@@ -135,7 +135,9 @@ final class Command {
         let command = [Self.binary] + arguments
         let words = limit.map { ["/bin/sh", "-c", "\($0); exec \"$@\"", "sh"] + command } ?? command
         var argv = words.map { strdup($0) } + [nil]
-        var variables = environment.map { strdup($0) } + [nil]
+        // A sanitizer's options are for the binary, too.
+        let options = getenv("ASAN_OPTIONS").map { ["ASAN_OPTIONS=" + String(cString: $0)] } ?? []
+        var variables = (environment + options).map { strdup($0) } + [nil]
         var process: pid_t = 0
         let error = posix_spawn(&process, words[0], &actions, nil, &argv, &variables)
         precondition(error == 0, "cannot start \(words[0])")
