@@ -79,14 +79,20 @@ extension Worker {
         perform(exchange.pointee.machine.refused(.misdirected), for: exchange)
     }
 
+    @inline(__always)
     private func seekUpstream(_ index: Int, for exchange: ExchangePointer) {
-        if head.storage.pointee.facts.contains(.via), exchange.pointee.listener.pointee.isLoop(head) {
-            perform(exchange.pointee.machine.refused(.loopDetected), for: exchange)
-            return
-        }
+        if head.storage.pointee.facts.contains(.via), refuseLoop(exchange) { return }
         exchange.pointee.upstreamState = exchange.pointee.snapshot.pointee.upstreams[index]
         exchange.pointee.machine.upstreamSought()
         seek(exchange)
+    }
+
+    /// - Returns: whether the request goes round in a loop, and was refused.
+    @inline(never)
+    private func refuseLoop(_ exchange: ExchangePointer) -> Bool {
+        guard exchange.pointee.listener.pointee.isLoop(head) else { return false }
+        perform(exchange.pointee.machine.refused(.loopDetected), for: exchange)
+        return true
     }
 
     @inline(never)

@@ -73,6 +73,7 @@ extension Worker {
     }
 
     /// A server is chosen: takes an idle connection, or makes one as soon as the address is known.
+    @inline(__always)
     private func connectToServer(_ exchange: ExchangePointer) {
         let server = server(of: exchange)
         if server.pointee.speaksHTTP2 {
@@ -357,8 +358,14 @@ extension Worker {
     }
 
     /// Gives back the server's place and its count.
+    @inline(__always)
     func leaveServer(_ exchange: ExchangePointer) {
-        guard exchange.pointee.isCounted, let state = exchange.pointee.upstreamState else { return }
+        if exchange.pointee.isCounted { leaveCountedServer(exchange) }
+    }
+
+    @inline(never)
+    private func leaveCountedServer(_ exchange: ExchangePointer) {
+        guard let state = exchange.pointee.upstreamState else { return }
         exchange.pointee.isCounted = false
         state.pointee.balancer.release(exchange.pointee.serverIndex)
         guard exchange.pointee.holdsPermit else { return }
