@@ -302,21 +302,22 @@ import Testing
     }
 
     @Test func answersOfAServerThatReadsLateAreRead() throws {
-        let value = String(repeating: "v", count: 20_000)
-        for count in stride(from: 8, through: 56, by: 4) {
-            let origin = Origin(receiveBuffer: 16 << 10) { wire, _ in
+        let value = String(repeating: "v", count: 30_000)
+        // So many that more than the kernel takes of them waits here.
+        for count in [120, 180] {
+            let origin = Origin(receiveBuffer: 4096) { wire, _ in
                 // It answers before it reads on, and then reads everything, and says nothing more.
                 try wire.serveHTTP2(settings: setting(1, 0))
                 let first = try wire.requestedStream()
-                usleep(80_000)
+                usleep(350_000)
                 try wire.send(Frame.headers([(":status", "204")], stream: first))
-                usleep(20_000)
+                usleep(50_000)
                 _ = wire.drain()
             }
             let proxy = try start(origin, upstream: "protocol http2;")
             let waiting = try proxy.connect()
             try waiting.ask("GET /first HTTP/1.1")
-            usleep(20_000)
+            usleep(30_000)
             var others: [Wire] = []
             for _ in 0..<count {
                 let other = try proxy.connect()
