@@ -18,6 +18,13 @@ struct FuzzOutbox {
 
     mutating func append(_ more: some Collection<UInt8>) { bytes.append(contentsOf: more) }
 
+    /// Appends content as a chunk.
+    mutating func append(chunk content: some Collection<UInt8>, extension text: String = "") {
+        append("\(String(content.count, radix: 16))\(text)\r\n".utf8)
+        append(content)
+        append("\r\n".utf8)
+    }
+
     /// Does this when all that waits now was sent; it must not be called while something is sent.
     mutating func mark(_ then: @escaping () -> Void) { marks.append((sentTotal + count, then)) }
 

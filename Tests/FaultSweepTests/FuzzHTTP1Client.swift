@@ -147,9 +147,7 @@ final class FuzzHTTP1Client: FuzzConnection {
             let count = min(plan.bytes - queuedBytes, isCalm ? 65_536 : generator.pick([1, 10, 500, 5000, 40_000]))
             let content = Sea.content(plan.tag, .up, from: queuedBytes, count: count)
             if plan.kind == .message, plan.framing == .chunked {
-                outbox.append(Array("\(String(count, radix: 16))\(generator.chance(5) ? ";a=b" : "")\r\n".utf8))
-                outbox.append(content)
-                outbox.append(Array("\r\n".utf8))
+                outbox.append(chunk: content, extension: generator.chance(5) ? ";a=b" : "")
             } else {
                 outbox.append(content)
             }

@@ -243,9 +243,7 @@ final class FuzzHTTP1Server: FuzzConnection {
         if count > 0 {
             let content = Sea.content(plan.tag, .down, from: queuedBytes, count: count)
             if answer.framing == .chunked {
-                outbox.append(Array("\(String(count, radix: 16))\r\n".utf8))
-                outbox.append(content)
-                outbox.append(Array("\r\n".utf8))
+                outbox.append(chunk: content)
             } else {
                 outbox.append(content)
             }
